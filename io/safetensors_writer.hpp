@@ -1,0 +1,39 @@
+// Safetensors out, streamed: the header is written first, so names, dtypes and shapes are declared first, the data
+// follows in that order, and the file appears under its name only when it is whole.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/atomic_file.hpp"
+
+namespace fp4scope::io {
+
+class SafetensorsWriter {
+ public:
+  struct Entry {
+    std::string name;
+    std::string dtype;  ///< "U8", "U16", "F32", "BF16", ...
+    std::vector<std::int64_t> shape;
+  };
+
+  /// Data is laid out in the order of `entries`. Throws Error on a doubled name or an unknown dtype.
+  SafetensorsWriter(const std::string& path, std::vector<Entry> entries,
+                    const std::map<std::string, std::string>& metadata);
+
+  /// The next entry's bytes, little-endian, C order; several calls may share an entry's bytes.
+  /// Throws Error when bytes overrun what was declared.
+  void append(std::span<const std::byte> bytes);
+  /// Throws Error if anything declared is missing.
+  void commit();
+
+ private:
+  AtomicFile file_;
+  std::size_t remaining_ = 0;
+};
+
+}  // namespace fp4scope::io
