@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,8 +21,9 @@ class SafetensorsWriter {
     std::vector<std::int64_t> shape;
   };
 
-  /// Data is laid out in the order of `entries`. Throws Error on a doubled name or an unknown dtype.
-  SafetensorsWriter(const std::string& path, std::vector<Entry> entries,
+  /// Data is laid out in the order of `entries`. Throws Error on a doubled name, an unknown dtype, or text
+  /// that is not UTF-8.
+  SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
                     const std::map<std::string, std::string>& metadata);
 
   /// The next entry's bytes, little-endian, C order; several calls may share an entry's bytes.
@@ -32,6 +33,7 @@ class SafetensorsWriter {
   void commit();
 
  private:
+  std::string path_;
   AtomicFile file_;
   std::size_t remaining_ = 0;
 };

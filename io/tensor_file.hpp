@@ -2,7 +2,8 @@
 //
 //   .safetensors                    memory-mapped (huggingface/safetensors, format description in its README)
 //   model.safetensors.index.json    the shards that its weight_map names, as one
-//   a directory                     its index.json, else its only .safetensors
+//                                   (tensors of a shard that weight_map does not name stay hidden)
+//   a directory                     its .safetensors.index.json, else its only .safetensors
 //   .npy                            one tensor, named after the file (NumPy NEP 1, versions 1 to 3, C order)
 //   .h5, .hdf5                      every floating-point dataset, named by its path without the leading '/'
 //
@@ -56,12 +57,12 @@ class TensorFile {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   /// nullptr if there is none of that name.
   const TensorInfo* find(const std::string& name) const;
-  /// The metadata of a safetensors file ("__metadata__"), empty elsewhere.
+  /// The metadata of a safetensors file ("__metadata__"), the first shard's word where several differ, empty elsewhere.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  /// The files read: the one given, or every shard. For provenance and change detection.
+  /// The files read: the one given, or the index and every shard. For provenance and change detection.
   const std::vector<std::string>& files() const { return files_; }
 
-  /// Throws Error for a dtype that isn't readable().
+  /// Throws Error for a dtype that isn't readable(). NaN and Inf are passed through; an F64 beyond binary32 becomes Inf.
   virtual Values read(const TensorInfo& tensor) const = 0;
   /// The bytes as stored (little-endian, C order), valid while this object lives.
   virtual std::span<const std::byte> raw(const TensorInfo& tensor) const = 0;

@@ -1,0 +1,97 @@
+// Four over six: map the block's amax to 6 or to 4, whichever errs less (arXiv 2512.02010). The 4 needs a strictly
+// smaller error: ties go to the 6. Errors are compared in real numbers:
+//
+//   mse     sum (|x_i| - value_i)^2      mae     sum | |x_i| - value_i |      absmax  max | |x_i| - value_i |
+//
+// Both scales are rounded from the real quotients amax / (6 T) and amax / (4 T). T leaves room above: scale max 256.
+#pragma once
+
+#include "search/sse.hpp"
+
+namespace fp4scope::search {
+
+enum class Select : std::uint8_t { mse, mae, absmax };
+
+/// | |x| - value | as hi + lo without rounding error, |lo| <= half an ulp of hi (TwoSum, Knuth 1969).
+struct TwoPart {
+  double hi;
+  double lo;
+};
+
+FP4SCOPE_HD constexpr TwoPart exact_distance(double magnitude, double value) noexcept {
+  const double hi = magnitude - value;
+  const double back = magnitude - hi;
+  const double lo = (magnitude - (hi + back)) + (back - value);
+  const bool negative = hi < 0 || (hi == 0 && lo < 0);
+  return negative ? TwoPart{-hi, -lo} : TwoPart{hi, lo};
+}
+
+/// The value nearest to x_i at a code, exact.
+FP4SCOPE_HD constexpr double nearest_value(const SearchSpace& space, const sim::Thresholds& thresholds, double step,
+                                           double magnitude) noexcept {
+  return step == 0 ? 0 : space.grid.level[sim::nearest_index(thresholds, magnitude)] * step;
+}
+
+/// The largest error at a code, exact. hi is the rounding of the real distance and rounding is monotone, so a larger
+/// hi is a larger distance, and among equal ones lo decides.
+FP4SCOPE_HD constexpr TwoPart largest_error(const SearchSpace& space, const Block& block, int code) noexcept {
+  const double step = space.step(code);
+  const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
+  TwoPart largest = {0, 0};
+  for (int i = 0; i < block.n; ++i) {
+    const double magnitude = sim::magnitude(block.x[i]);
+    const TwoPart e = exact_distance(magnitude, nearest_value(space, thresholds, step, magnitude));
+    if (e.hi > largest.hi || (e.hi == largest.hi && e.lo > largest.lo)) largest = e;
+  }
+  return largest;
+}
+
+/// Adds sign * sum | |x_i| - value_i | to the sum and returns it rounded.
+FP4SCOPE_HD constexpr double add_absolute_errors(const SearchSpace& space, const Block& block, int code, double sign,
+                                                 ExactSum& sum) noexcept {
+  const double step = space.step(code);
+  const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
+  double rounded = 0;
+  for (int i = 0; i < block.n; ++i) {
+    const double magnitude = sim::magnitude(block.x[i]);
+    const TwoPart e = exact_distance(magnitude, nearest_value(space, thresholds, step, magnitude));
+    sum.add(sign * e.hi);
+    sum.add(sign * e.lo);
+    rounded += e.hi;
+  }
+  return rounded;
+}
+
+/// The sign of the error at code a less that at code b.
+FP4SCOPE_HD constexpr int compare_errors(const SearchSpace& space, const Block& block, Select select, int a, int b,
+                                         SearchCount* count = nullptr) noexcept {
+  if (count) count->candidates += 2;
+  if (select == Select::mse) {
+    return compare_sse(space, block, a, sums_at(space, block, a), b, sums_at(space, block, b), count);
+  }
+  if (select == Select::absmax) {
+    const TwoPart at_a = largest_error(space, block, a), at_b = largest_error(space, block, b);
+    if (at_a.hi != at_b.hi) return at_a.hi > at_b.hi ? 1 : -1;
+    return at_a.lo > at_b.lo ? 1 : at_a.lo < at_b.lo ? -1 : 0;
+  }
+  ExactSum sum;
+  add_absolute_errors(space, block, a, 1, sum);
+  add_absolute_errors(space, block, b, -1, sum);
+  return sum.sign();
+}
+
+struct FourOverSix {
+  int code;
+  bool chose_four;
+};
+
+FP4SCOPE_HD constexpr FourOverSix four_over_six(const SearchSpace& space, const Block& block, Select select,
+                                                SearchCount* count = nullptr) noexcept {
+  const auto t = static_cast<float>(space.tensor_scale);
+  const int six = sim::scale_code(space.scale, {6, formats::Rounding::nearest_even}, block.amax, t);
+  const int four = sim::scale_code(space.scale, {4, formats::Rounding::nearest_even}, block.amax, t);
+  const bool chose_four = six != four && compare_errors(space, block, select, four, six, count) < 0;
+  return {chose_four ? four : six, chose_four};
+}
+
+}  // namespace fp4scope::search

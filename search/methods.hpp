@@ -1,0 +1,67 @@
+// The METHODs: how a block gets its scale, by block format. A table; adding a rule is adding a row.
+#pragma once
+
+#include <string_view>
+
+#include "search/four_over_six.hpp"
+#include "sim/scale.hpp"
+
+namespace fp4scope::search {
+
+enum class MethodKind : std::uint8_t {
+  rule,           ///< amax -> scale, no choice
+  four_over_six,  ///< the better of two
+  sse,            ///< the best of all, pruned
+  exhaustive,     ///< the best of all, one by one: the yardstick
+  hessian,        ///< the best of all under r^T H r
+};
+
+struct Method {
+  const char* format;   ///< a BlockFormat's name
+  const char* name;     ///< as on the command line
+  MethodKind kind;
+  sim::ScaleRule rule;  ///< the rule, or where a search begins
+  int scale_max;        ///< of an amax tensor scale; 0: the format's
+  const char* meaning;
+};
+
+inline constexpr sim::ScaleRule six = {6, formats::Rounding::nearest_even};
+inline constexpr sim::ScaleRule four = {4, formats::Rounding::nearest_even};
+inline constexpr sim::ScaleRule seven = {7, formats::Rounding::nearest_even};
+
+// clang-format off
+inline constexpr Method all_methods[] = {
+    {"nvfp4",  "naive",      MethodKind::rule,          six,             0,   "amax to 6, to nearest"},
+    {"nvfp4",  "static6",    MethodKind::rule,          six,             0,   "the same as naive"},
+    {"nvfp4",  "static4",    MethodKind::rule,          four,            0,   "amax to 4, to nearest"},
+    {"nvfp4",  "4over6",     MethodKind::four_over_six, six,             256, "amax to 6 or to 4, by --select; ties to 6"},
+    {"nvfp4",  "sse",        MethodKind::sse,           six,             0,   "least squared error over all codes"},
+    {"nvfp4",  "exhaustive", MethodKind::exhaustive,    six,             0,   "the same as sse, one code after the other"},
+    {"nvfp4",  "hessian",    MethodKind::hessian,       six,             0,   "least r^T H r over all codes"},
+    {"mxfp4",  "naive",      MethodKind::rule,          sim::floor_rule, 0,   "the same as floor"},
+    {"mxfp4",  "floor",      MethodKind::rule,          sim::floor_rule, 0,   "2^(floor(log2 amax) - 2), OCP MX v1.0"},
+    {"mxfp4",  "ceil",       MethodKind::rule,          sim::ceil_rule,  0,   "2^ceil(log2(amax / 4))"},
+    {"mxfp4",  "even",       MethodKind::rule,          sim::even_rule,  0,   "floor, one up from significand 1.75 on"},
+    {"mxfp4",  "rceil",      MethodKind::rule,          sim::rceil_rule, 0,   "2^ceil(log2(amax / 6))"},
+    {"mxfp4",  "static6",    MethodKind::rule,          sim::rceil_rule, 0,   "the same as rceil"},
+    {"mxfp4",  "static4",    MethodKind::rule,          sim::ceil_rule,  0,   "the same as ceil"},
+    {"mxfp4",  "sse",        MethodKind::sse,           sim::floor_rule, 0,   "least squared error over all codes"},
+    {"mxfp4",  "exhaustive", MethodKind::exhaustive,    sim::floor_rule, 0,   "the same as sse, one code after the other"},
+    {"mxfp4",  "hessian",    MethodKind::hessian,       sim::floor_rule, 0,   "least r^T H r over all codes"},
+    {"nvint4", "naive",      MethodKind::rule,          seven,           0,   "amax to 7, to nearest"},
+    {"nvint4", "static6",    MethodKind::rule,          seven,           0,   "the same as naive"},
+    {"nvint4", "sse",        MethodKind::sse,           seven,           0,   "least squared error over all codes"},
+    {"nvint4", "exhaustive", MethodKind::exhaustive,    seven,           0,   "the same as sse, one code after the other"},
+    {"nvint4", "hessian",    MethodKind::hessian,       seven,           0,   "least r^T H r over all codes"},
+};
+// clang-format on
+
+/// The method of that name for that format, or nullptr.
+constexpr const Method* find_method(std::string_view format, std::string_view name) noexcept {
+  for (const Method& m : all_methods) {
+    if (format == m.format && name == m.name) return &m;
+  }
+  return nullptr;
+}
+
+}  // namespace fp4scope::search

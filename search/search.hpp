@@ -1,0 +1,46 @@
+// A scale code for every block of a matrix: the methods of methods.hpp, in parallel over rows.
+// Blocks are independent and each is decided exactly, so the result does not depend on the number of threads.
+#pragma once
+
+#include <atomic>
+#include <vector>
+
+#include "search/methods.hpp"
+
+namespace fp4scope::search {
+
+/// The diagonal blocks of X^T X, one for each block of columns.
+/// Computed in binary64: products of floats are exact, each entry is summed over the tokens in order. Not normalised.
+struct Hessians {
+  int block = 0;
+  std::vector<double> h;         ///< [cols / block][block][block]
+  std::vector<double> envelope;  ///< [cols / block][block], see BlockHessian
+
+  std::size_t count() const { return block == 0 ? 0 : envelope.size() / static_cast<std::size_t>(block); }
+  double* of(std::size_t index) { return h.data() + index * block * block; }
+  const double* of(std::size_t index) const { return h.data() + index * block * block; }
+};
+
+/// x [tokens, cols] row-major, cols a multiple of block.
+Hessians make_hessians(const float* x, std::int64_t tokens, std::int64_t cols, int block);
+
+struct SearchTask {
+  const formats::BlockFormat* format;
+  const Method* method;
+  Select select = Select::mse;
+  int block = 16;
+  float tensor_scale = 1;
+  const Hessians* hessians = nullptr;          ///< MethodKind::hessian needs it, for the same block size and columns
+  const std::atomic<bool>* stop = nullptr;     ///< when it turns true the rest of the rows is skipped
+};
+
+struct SearchResult {
+  std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
+  std::int64_t chose_four = 0;       ///< blocks that four over six mapped to 4
+  SearchCount count;                 ///< a diagnostic, outside what is promised
+};
+
+/// x [rows, cols] row-major, cols a multiple of task.block. A block with a NaN or an Inf gets the scale format's NaN.
+SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols);
+
+}  // namespace fp4scope::search

@@ -1,0 +1,68 @@
+// The non-negative values of a 4-bit element and the exact nearest one at a given step.
+//
+//   nearest(|x|, step) = argmin_q | |x| - q * step |,   step = tensor_scale * block_scale, a tie to the even code
+//
+// |x| is compared with midpoint * step. Bit budget: midpoint 4 bits (E2M1 3) * block scale 4 (UE5M3, UE4M4: 5) *
+// tensor scale 24 = 33 at most of binary64's 53, so the product is exact, the comparison is exact, and no flag,
+// contraction or device can change it.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/codec.hpp"
+
+namespace fp4scope::sim {
+
+struct Grid {
+  int levels = 0;           ///< 8 for every 4-bit element
+  double level[8] = {};     ///< level[k] is the value of code k, ascending from 0
+  double midpoint[7] = {};  ///< between level k and k + 1
+};
+
+/// The grid of a 4-bit element, whose codes 0 .. max_code are its non-negative values in ascending order.
+FP4SCOPE_HD constexpr Grid make_grid(const formats::Format& element) noexcept {
+  Grid g;
+  g.levels = static_cast<int>(element.max_code) + 1;
+  for (int k = 0; k < g.levels; ++k) g.level[k] = formats::decode_double(element, static_cast<std::uint32_t>(k));
+  for (int k = 0; k + 1 < g.levels; ++k) g.midpoint[k] = (g.level[k] + g.level[k + 1]) / 2;
+  return g;
+}
+
+/// The seven thresholds midpoint * step of one block scale.
+struct Thresholds {
+  double at[7] = {};
+};
+
+FP4SCOPE_HD constexpr Thresholds make_thresholds(const Grid& grid, double step) noexcept {
+  Thresholds t;
+  for (int k = 0; k < 7; ++k) t.at[k] = grid.midpoint[k] * step;
+  return t;
+}
+
+/// The code of the level nearest to `magnitude` >= 0; beyond the largest level, the largest. A magnitude passes
+/// threshold k by being above it, or on it when k is odd: the tie between codes k and k + 1 goes to the even one.
+FP4SCOPE_HD constexpr int nearest_index(const Thresholds& t, double magnitude) noexcept {
+  return (magnitude > t.at[0]) + (magnitude >= t.at[1]) + (magnitude > t.at[2]) + (magnitude >= t.at[3]) +
+         (magnitude > t.at[4]) + (magnitude >= t.at[5]) + (magnitude > t.at[6]);
+}
+
+/// |x|, exact, without a run-time library.
+FP4SCOPE_HD constexpr double magnitude(float x) noexcept {
+  return __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, x) & 0x7FFFFFFFu);
+}
+
+/// max |x| over n values; 0 for none. NaN and Inf are the caller's business.
+FP4SCOPE_HD constexpr float amax(const float* x, std::int64_t n) noexcept {
+  std::uint32_t bits = 0;  // non-negative floats order as their bits do
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t b = __builtin_bit_cast(std::uint32_t, x[i]) & 0x7FFFFFFFu;
+    bits = b > bits ? b : bits;
+  }
+  return __builtin_bit_cast(float, bits);
+}
+
+static_assert(make_grid(formats::e2m1).levels == 8 && make_grid(formats::int4).levels == 8);
+static_assert(nearest_index(make_thresholds(make_grid(formats::e2m1), 1), 2.5) == 4);  // the tie 2 | 3 goes to 2
+static_assert(nearest_index(make_thresholds(make_grid(formats::e2m1), 1), 3.5) == 6);  // the tie 3 | 4 goes to 4
+
+}  // namespace fp4scope::sim

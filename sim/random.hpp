@@ -1,0 +1,26 @@
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC'11; Random123), keyed by a seed, counted by
+// (stream, index). A number depends on these three alone, never on threads, tiles or the order of the calls.
+#pragma once
+
+#include <Random123/philox.h>
+
+#include <cstdint>
+
+namespace fp4scope::sim {
+
+/// Four independent 32-bit words of (seed, stream, index).
+inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t index, std::uint32_t words[4]) {
+  const r123::Philox4x32::ctr_type counter = {
+      {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), stream, 0}};
+  const r123::Philox4x32::key_type key = {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
+  const r123::Philox4x32::ctr_type random = r123::Philox4x32()(counter, key);
+  for (unsigned i = 0; i < 4; ++i) words[i] = random[i];
+}
+
+/// Two words -> a uniform number in the open interval (0, 1), a multiple of 2^-53.
+inline double open_uniform(std::uint32_t high, std::uint32_t low) {
+  const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;  // 52 bits, and a half
+  return (static_cast<double>(bits) + 0.5) * 0x1p-52;
+}
+
+}  // namespace fp4scope::sim

@@ -1,0 +1,50 @@
+// From maxima to scales, recipe `exact`: every quotient is taken in real numbers and rounded once.
+//
+//   tensor_scale = RNE32(amax / (element_max * scale_max))
+//   scale code   = round(block_amax / (divisor * tensor_scale)) in the scale's format
+//
+// Why one binary64 division is enough for the code: the boundaries between codes are dyadics m of at most 6 bits, and
+// block_amax (24 bits) and m * divisor * tensor_scale (at most 6 + 3 + 24 = 33 bits) are either equal or differ by
+// more than 2^-33 of themselves. Division rounds by at most 2^-53 and is monotone, so the rounded quotient lies on
+// the same side of m as the real one, and equals m only when the real one does.
+#pragma once
+
+#include "formats/block_format.hpp"
+
+namespace fp4scope::sim {
+
+/// A rule maps a block's amax to its scale: amax / divisor, rounded.
+/// The OCP floor, 2^(floor(log2 amax) - 2), is amax / 4 rounded down to a power of two, and so on: hardware that
+/// names five rules for powers of two uses five pairs (divisor, rounding).
+struct ScaleRule {
+  double divisor;
+  formats::Rounding rounding;
+};
+
+inline constexpr ScaleRule floor_rule = {4, formats::Rounding::toward_zero};   // OCP MX v1.0, 6.3; microxcaling
+inline constexpr ScaleRule even_rule = {3.5, formats::Rounding::toward_zero};  // up from significand 1.75
+inline constexpr ScaleRule rceil_rule = {6, formats::Rounding::up};            // up from above 1.5: ceil(log2(amax/6))
+inline constexpr ScaleRule ceil_rule = {4, formats::Rounding::up};             // up from above 1: ceil(log2(amax/4))
+
+/// The multiplier on decode. 1 for amax = 0; at least the smallest binary32, so that no division by zero follows.
+/// The divisor (element_max * scale_max) has at most 24 bits, so IEEE division is RNE32 of the real quotient.
+FP4SCOPE_HD constexpr float tensor_scale(float amax, double element_max, double scale_max) noexcept {
+  if (amax == 0) return 1;
+  const float scale = amax / static_cast<float>(element_max * scale_max);
+  return scale > 0 ? scale : 0x1p-149f;
+}
+
+/// The code of a block with that amax (finite). 0 for amax = 0.
+FP4SCOPE_HD constexpr int scale_code(const formats::Format& scale, ScaleRule rule, float block_amax,
+                                     float tensor_scale) noexcept {
+  if (block_amax == 0) return 0;
+  const double quotient = static_cast<double>(block_amax) / (rule.divisor * static_cast<double>(tensor_scale));
+  return static_cast<int>(formats::encode(scale, quotient, rule.rounding).code);
+}
+
+static_assert(scale_code(formats::ue8m0, floor_rule, 7.99f, 1) == 127 && scale_code(formats::ue8m0, ceil_rule, 7.99f, 1) == 128);
+static_assert(scale_code(formats::ue8m0, even_rule, 7.0f, 1) == 128 && scale_code(formats::ue8m0, even_rule, 6.99f, 1) == 127);
+static_assert(scale_code(formats::ue8m0, rceil_rule, 6.0f, 1) == 127 && scale_code(formats::ue8m0, rceil_rule, 6.01f, 1) == 128);
+static_assert(scale_code(formats::ue8m0, ceil_rule, 4.0f, 1) == 127 && scale_code(formats::ue8m0, ceil_rule, 4.01f, 1) == 128);
+
+}  // namespace fp4scope::sim
