@@ -1,5 +1,8 @@
-# GMP (and MPFR for the tests), which bring no CMake package.
-pkg_check_modules(GMP REQUIRED IMPORTED_TARGET gmp)
-if(FP4SCOPE_TESTS)
-  pkg_check_modules(MPFR REQUIRED IMPORTED_TARGET mpfr)
+# GMP with its C++ interface (and MPFR for the tests), which bring no CMake package.
+pkg_check_modules(GMPXX REQUIRED gmpxx gmp)
+add_library(fp4scope_gmp INTERFACE)
+if(FP4SCOPE_STATIC)
+  target_link_libraries(fp4scope_gmp INTERFACE -l:libgmpxx.a -l:libgmp.a)
+else()
+  target_link_libraries(fp4scope_gmp INTERFACE gmpxx gmp)
 endif()

@@ -12,8 +12,8 @@ namespace fp4scope {
 /// `exit_code` follows the command-line contract: 1 a failed input or I/O, 2 a wrong command line or configuration.
 class Error : public std::runtime_error {
  public:
-  Error(const std::string& where, const std::string& what, const std::string& mend = "", int exit_code = 1)
-      : std::runtime_error(where + ": " + what + (mend.empty() ? "" : " (" + mend + ")")), exit_code(exit_code) {}
+  Error(const std::string& where, const std::string& what, const std::string& mend = "", int code = 1)
+      : std::runtime_error(where + ": " + what + (mend.empty() ? "" : " (" + mend + ")")), exit_code(code) {}
 
   int exit_code;
 };

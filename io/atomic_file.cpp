@@ -71,6 +71,17 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
   }
 }
 
+void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const std::size_t most = std::min(bytes.size(), std::size_t{1} << 30);
+    const ssize_t written = ::pwrite(descriptor_, bytes.data(), most, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw system_failure(path_, "write", errno);
+    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    offset += static_cast<std::uint64_t>(written);
+  }
+}
+
 void AtomicFile::append(std::string_view text) { append(std::as_bytes(std::span(text))); }
 
 void AtomicFile::commit(Durability durability) {

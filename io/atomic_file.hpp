@@ -28,6 +28,8 @@ class AtomicFile {
 
   void append(std::span<const std::byte> bytes);
   void append(std::string_view text);
+  /// At an offset, wherever append() stands; what is skipped reads as zeros.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
   /// Flushes to the disk and renames into place.
   void commit(Durability durability = Durability::flushed);
   /// For libraries that insist on opening the file themselves: the temporary name. Such a writer closes its handle

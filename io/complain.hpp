@@ -9,7 +9,7 @@
 namespace fp4scope::io {
 
 /// The name in single quotes on one line: control characters as \xNN, the middle of a very long name left out.
-std::string quoted(std::string_view name);
+std::string in_quotes(std::string_view name);
 
 /// A path as it is shown in front of an error: one line, no quotes.
 std::string shown(std::string_view path);

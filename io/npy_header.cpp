@@ -36,7 +36,7 @@ class DictParser {
       } else if (key == "shape" && !shape) {
         shape = tuple();
       } else {
-        fail("has the unexpected key " + quoted(key));
+        fail("has the unexpected key " + in_quotes(key));
       }
       if (take('}')) break;
       expect(',');
@@ -144,7 +144,7 @@ std::pair<DType, bool> dtype_of(std::string_view descr, const std::string& path)
     const bool known_order = order == '<' || order == '=' || order == '>' || (order == '|' && one_byte);
     if (known_order) return {*find_dtype(name), order == '>' && !one_byte};
   }
-  throw Error(shown(path), "has elements of type " + quoted(descr) + ", which is not known here",
+  throw Error(shown(path), "has elements of type " + in_quotes(descr) + ", which is not known here",
               "save it as float16, float32 or float64");
 }
 

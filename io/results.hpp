@@ -46,22 +46,25 @@ using Attributes = std::map<std::string, std::variant<std::int64_t, std::string>
 /// The folder of records beside OUT.h5.
 class RecordStore {
  public:
-  /// `directory` is made if need be.
+  /// `directory` is made if need be, in a folder that exists.
   explicit RecordStore(std::string directory);
 
   /// Atomic: a record is whole or absent. `key` is a file name without an ending; keys sort as the table's rows.
+  /// Throws Error for a key that is empty, longer than 200 bytes, begins with a dot or has a slash.
   void put(const std::string& key, const Record& record);
+  /// Is there a whole record of this version? Reads it: a file that a power failure tore counts as absent, to be
+  /// computed again.
   bool has(const std::string& key) const;
-  /// Throws Error if the record is torn or of another version.
+  /// Throws Error if the record is absent, torn or of another version.
   Record get(const std::string& key) const;
-  /// Sorted.
+  /// Sorted. A torn record is listed too, so that an assembly fails in get() rather than miss a row.
   std::vector<std::string> keys() const;
 
   /// A small text kept beside the records (the configuration they belong to). "" if absent.
   std::string note(const std::string& name) const;
   void put_note(const std::string& name, const std::string& text);
 
-  /// Removes the folder and all in it. Only files that this class writes are touched.
+  /// Removes the folder and all in it. Only files that this class writes are touched; with others in it, it stays.
   void remove();
 
  private:
@@ -70,6 +73,10 @@ class RecordStore {
 
 /// Writes the whole results file: /table/<column> 1-D, equal lengths, in the order of `records`; every record's
 /// datasets; the attributes. Chunked, shuffled, deflated, fletcher32, no time stamps, groups in order of creation.
+/// The attribute `columns` of /table lists its columns in order. Text columns have a fixed width: zeros at the end of
+/// a text are lost. With no records, a column without a unit is text, any other double.
+/// Throws Error: rows that differ from `columns` or from each other in type, a path used twice, a shape that doesn't
+/// fit its data, a file that can't be written.
 void write_results(const std::string& path, const Attributes& attributes, const std::vector<Column>& columns,
                    const std::vector<Record>& records);
 

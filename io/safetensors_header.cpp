@@ -46,7 +46,7 @@ class HeaderReader {
     } else if (event.keys[1] == "data_offsets") {
       list_item(event, entries.back().offsets);
     } else {
-      refuse(event, "has the unknown member " + quoted(event.keys[1]));
+      refuse(event, "has the unknown member " + in_quotes(event.keys[1]));
     }
   }
 
@@ -97,7 +97,7 @@ std::pair<TensorInfo, std::size_t> checked_tensor(const Entry& entry, std::size_
   if (!entry.shape) throw Error(where, "has no shape", damaged);
   if (!entry.offsets) throw Error(where, "has no data_offsets", damaged);
   const std::optional<DType> dtype = find_dtype(*entry.dtype);
-  if (!dtype) throw Error(where, "has the unknown dtype " + quoted(*entry.dtype));
+  if (!dtype) throw Error(where, "has the unknown dtype " + in_quotes(*entry.dtype));
   if (entry.offsets->size() != 2) throw Error(where, "has data_offsets that are not a pair", damaged);
   const std::uint64_t begin = (*entry.offsets)[0];
   const std::uint64_t end = (*entry.offsets)[1];

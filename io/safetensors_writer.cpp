@@ -17,7 +17,7 @@ std::string json_string(const std::string& text, const std::string& path) {
   try {
     return nlohmann::json(text).dump();
   } catch (const nlohmann::json::exception&) {
-    throw Error(shown(path), "the name or text " + quoted(text) + " is not UTF-8", "safetensors hold UTF-8 alone");
+    throw Error(shown(path), "the name or text " + in_quotes(text) + " is not UTF-8", "safetensors hold UTF-8 alone");
   }
 }
 
@@ -31,7 +31,7 @@ std::string json_object(const std::map<std::string, std::string>& members, const
 
 std::size_t checked_bytes(const SafetensorsWriter::Entry& entry, const std::string& path) {
   const std::optional<DType> dtype = find_dtype(entry.dtype);
-  if (!dtype) throw Error(place(path, entry.name), "has the unknown dtype " + quoted(entry.dtype));
+  if (!dtype) throw Error(place(path, entry.name), "has the unknown dtype " + in_quotes(entry.dtype));
   const std::optional<std::size_t> bytes = tensor_bytes(entry.shape, dtype->bits);
   if (!bytes) throw Error(place(path, entry.name), "has a shape that takes no whole number of bytes");
   return *bytes;
@@ -71,6 +71,23 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
   const auto [header, data_bytes] = header_of(path, entries, metadata);
   file_.append(header);
   remaining_ = data_bytes;
+  std::uint64_t offset = header.size();
+  for (const Entry& entry : entries) {
+    const std::size_t bytes = checked_bytes(entry, path);
+    places_[entry.name] = {offset, bytes, false};
+    offset += bytes;
+  }
+}
+
+void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
+  const auto found = places_.find(name);
+  if (found == places_.end()) throw Error(place(path_, name), "was not declared");
+  Place& place_of = found->second;
+  if (place_of.written) throw Error(place(path_, name), "was written before");
+  if (place_of.bytes != bytes.size()) throw Error(place(path_, name), "has another size than declared");
+  file_.write_at(place_of.offset, bytes);
+  place_of.written = true;
+  remaining_ -= bytes.size();
 }
 
 void SafetensorsWriter::append(std::span<const std::byte> bytes) {

@@ -26,6 +26,9 @@ class SafetensorsWriter {
   SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
                     const std::map<std::string, std::string>& metadata);
 
+  /// All of an entry's bytes, little-endian, C order; entries in any order. Don't mix with append().
+  /// Throws Error for an unknown name, another size than declared, or a second time.
+  void write(const std::string& name, std::span<const std::byte> bytes);
   /// The next entry's bytes, little-endian, C order; several calls may share an entry's bytes.
   /// Throws Error when bytes overrun what was declared.
   void append(std::span<const std::byte> bytes);
@@ -36,6 +39,12 @@ class SafetensorsWriter {
   std::string path_;
   AtomicFile file_;
   std::size_t remaining_ = 0;
+  struct Place {
+    std::uint64_t offset;
+    std::size_t bytes;
+    bool written;
+  };
+  std::map<std::string, Place> places_;
 };
 
 }  // namespace fp4scope::io

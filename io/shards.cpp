@@ -31,7 +31,7 @@ class ShardedFile : public TensorFile {
       owners_.push_back(opened[shard]);
       const TensorInfo* const found = shards_[owners_.back()]->find(tensor);
       if (found == nullptr) {
-        throw Error(place(index.path(), tensor), "is not in " + quoted(shard) + ", where the index puts it",
+        throw Error(place(index.path(), tensor), "is not in " + in_quotes(shard) + ", where the index puts it",
                     "the shards belong to another model, or one is stale");
       }
       tensors_.push_back(*found);
@@ -75,7 +75,7 @@ std::map<std::string, std::string> parse_index(std::string_view text, const std:
     const std::string& tensor = event.keys[1];
     if (event.kind != JsonEvent::text) throw Error(place(path, tensor), "weight_map names no file for it");
     if (!is_bare_name(event.string)) {
-      throw Error(place(path, tensor), "weight_map names " + quoted(event.string) + ", which is not beside the index",
+      throw Error(place(path, tensor), "weight_map names " + in_quotes(event.string) + ", which is not beside the index",
                   "shards lie in the index's folder");
     }
     shard_of[tensor] = event.string;

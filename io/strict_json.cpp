@@ -34,7 +34,7 @@ class Walker : public nlohmann::json_sax<json> {
   bool key(string_t& name) override {
     Level& level = levels_.back();
     if (level.has_key) keys_.pop_back();
-    if (!level.seen.insert(name).second) throw Error(where_, "JSON names " + quoted(name) + " twice in one object");
+    if (!level.seen.insert(name).second) throw Error(where_, "JSON names " + in_quotes(name) + " twice in one object");
     keys_.push_back(std::move(name));
     level.has_key = true;
     return true;

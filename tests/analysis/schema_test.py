@@ -156,7 +156,7 @@ class Checker:
             self.fail(where, "not a dataset")
             return False
         kind = type_name(node.id.get_type())
-        if kind != spec["type"]:
+        if kind != spec["type"] and not (node.size == 0 and kind == "float64" and spec["type"] != "text"):
             self.fail(where, f"type {kind}, not {spec['type']}")
         if node.shape != shape:
             self.fail(where, f"shape {list(node.shape)}, not {list(shape)}")
@@ -168,9 +168,10 @@ class Checker:
         return True
 
     def storage(self, node):
+        """Filters and time stamps. An empty dataset has no chunks to filter."""
         for on, what in ((node.chunks, "chunked"), (node.compression == "gzip", "deflated"), (node.shuffle, "shuffled"),
                          (node.fletcher32, "checksummed (fletcher32)")):
-            if not on:
+            if not on and node.size:
                 self.fail(node.name, f"not {what}")
         if h5py.h5g.get_objinfo(node.id).mtime != 0:
             self.fail(node.name, "has a time stamp")

@@ -111,8 +111,7 @@ TEST_P(EveryFormat, rounds_away_for_exactly_the_words_below_the_fraction) {
     const double x = low + part * (high - low);
     const auto limit = static_cast<std::uint32_t>(part * 0x1p32);
     for (const std::uint32_t word : {0u, limit / 2, limit - 1, limit, limit + 1, 0xFFFFFFFFu}) {
-      const auto got =
-          formats::encode(format, x, formats::Rounding::stochastic, formats::Overflow::saturate, word);
+      const auto got = formats::encode(format, x, formats::Rounding::stochastic, formats::Overflow::saturate, word);
       EXPECT_EQ(got.code, word < limit ? 2u : 1u) << format.name << " of " << oracle::show(x) << ", word " << word;
     }
   }

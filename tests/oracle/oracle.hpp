@@ -220,7 +220,7 @@ inline std::vector<double> boundary_points(const Oracle& oracle) {
     around(oracle.value(i));
     around(oracle.value(i) + (oracle.value(i + 1) - oracle.value(i)) / 2);
   }
-  for (const double x : {0x1p-1074, 0x1p-1022, 0x1p1023, 0x1.FFFFFFFFFFFFFp1023, HUGE_VAL, 0.0}) magnitudes.push_back(x);
+  magnitudes.insert(magnitudes.end(), {0x1p-1074, 0x1p-1022, 0x1p1023, 0x1.FFFFFFFFFFFFFp1023, HUGE_VAL, 0.0});
 
   std::vector<double> points;
   points.reserve(2 * magnitudes.size() + 2);

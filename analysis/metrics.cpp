@@ -1,0 +1,148 @@
+#include "analysis/metrics.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "formats/error.hpp"
+#include "sim/block.hpp"
+
+namespace fp4scope::analysis {
+
+Activations make_activations(const Matrix& x) { return {x.rows, x.cols, transpose(x).data}; }
+
+namespace {
+
+constexpr int rows_at_once = 4;  // each column of X read once serves this many rows
+
+/// sum_t (sum_c m[row][c] x[t][c])^2 for up to four rows, c in order, t side by side.
+void row_output_energies(const double* const* rows, int count, const Activations& x, std::vector<double>& out,
+                         double* energies) {
+  const auto tokens = static_cast<std::size_t>(x.tokens);
+  out.assign(tokens * rows_at_once, 0.0);
+  for (std::int64_t c = 0; c < x.cols; ++c) {
+    const float* column = x.by_column.data() + c * x.tokens;
+    for (int k = 0; k < count; ++k) {
+      const double weight = rows[k][c];
+      double* sum = out.data() + static_cast<std::size_t>(k) * tokens;
+      for (std::size_t t = 0; t < tokens; ++t) sum[t] += weight * column[t];
+    }
+  }
+  for (int k = 0; k < count; ++k) {
+    energies[k] = 0;
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const double y = out[static_cast<std::size_t>(k) * tokens + t];
+      energies[k] += y * y;
+    }
+  }
+}
+
+/// Runs row_output_energies over all rows; fill(r, buffer) writes row r as doubles. Sums in the order of the rows.
+template <class Fill>
+double total_output_energy(std::int64_t rows, std::int64_t cols, const Activations& x, const Fill& fill) {
+  std::vector<double> energy(static_cast<std::size_t>(rows));
+#pragma omp parallel
+  {
+    std::vector<double> buffer(static_cast<std::size_t>(rows_at_once * cols)), out;
+    const double* pointers[rows_at_once];
+    for (int k = 0; k < rows_at_once; ++k) pointers[k] = buffer.data() + k * cols;
+#pragma omp for schedule(dynamic, 1)
+    for (std::int64_t group = 0; group < (rows + rows_at_once - 1) / rows_at_once; ++group) {
+      const std::int64_t first = group * rows_at_once;
+      const int count = static_cast<int>(std::min<std::int64_t>(rows_at_once, rows - first));
+      for (int k = 0; k < count; ++k) fill(first + k, buffer.data() + k * cols);
+      row_output_energies(pointers, count, x, out, energy.data() + first);
+    }
+  }
+  double total = 0;
+  for (const double e : energy) total += e;
+  return total;
+}
+
+double value_at(const Quantized& q, std::int64_t row, std::int64_t col, double step) {
+  return sim::dequantize(q.config.format->element, q.codes[static_cast<std::size_t>(row * q.cols + col)], step);
+}
+
+/// The sums of one row. A block's elements are taken in order, blocks in order.
+Metrics measure_row(const Matrix& original, const Quantized& q, const search::Method& naive, std::int64_t row,
+                    double* block_sse) {
+  Metrics m;
+  const float* x = original.row(row);
+  const double top = q.config.format->element_max();
+  for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
+    const std::int64_t first = b * q.config.block, last = std::min(first + q.config.block, original.cols);
+    const int code = q.scales[static_cast<std::size_t>(row * q.blocks_per_row() + b)];
+    const double step = q.step(row, b);
+    double sse = 0;
+    for (std::int64_t c = first; c < last; ++c) {
+      const double value = value_at(q, row, c, step);
+      const double error = std::fabs(x[c] - value);
+      sse += error * error;
+      m.energy += static_cast<double>(x[c]) * x[c];
+      m.max_error = std::isnan(error) ? error : std::fmax(m.max_error, error);
+      m.zeros += value == 0;
+      m.saturated += std::fabs(x[c]) > top * step;
+    }
+    m.sse += sse;
+    if (block_sse) block_sse[b] = sse;
+    m.elements += last - first;
+    ++m.blocks;
+
+    const float amax = sim::amax(x + first, last - first);
+    if (!std::isfinite(amax)) continue;
+    m.underflowed += amax > 0 && step == 0;
+    const int move = code - sim::scale_code(q.config.format->scale, naive.rule, amax, q.tensor_scale);
+    m.moved_up += move > 0;
+    m.moved_down += move < 0;
+    m.distance += std::abs(move);
+    ++m.moves[static_cast<std::size_t>(std::clamp(move, -move_reach, move_reach) + move_reach)];
+  }
+  return m;
+}
+
+void add(Metrics& total, const Metrics& row) {
+  total.energy += row.energy;
+  total.sse += row.sse;
+  total.max_error = std::isnan(row.max_error) ? row.max_error : std::fmax(total.max_error, row.max_error);
+  total.elements += row.elements;
+  total.zeros += row.zeros;
+  total.saturated += row.saturated;
+  total.blocks += row.blocks;
+  total.underflowed += row.underflowed;
+  total.moved_up += row.moved_up;
+  total.moved_down += row.moved_down;
+  total.distance += row.distance;
+  for (std::size_t i = 0; i < total.moves.size(); ++i) total.moves[i] += row.moves[i];
+}
+
+}  // namespace
+
+double output_energy(const Matrix& weights, const Activations& x) {
+  return total_output_energy(weights.rows, weights.cols, x, [&](std::int64_t row, double* out) {
+    std::copy_n(weights.row(row), weights.cols, out);
+  });
+}
+
+Metrics measure(const Matrix& original, const Quantized& q, const Activations* activations,
+                double reference_output_energy, std::vector<double>* block_sse) {
+  const search::Method& naive = *search::find_method(q.config.format->name, "naive");
+  if (block_sse) block_sse->assign(q.scales.size(), 0.0);
+  std::vector<Metrics> rows(static_cast<std::size_t>(original.rows));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < original.rows; ++r) {
+    double* const sse = block_sse ? block_sse->data() + r * q.blocks_per_row() : nullptr;
+    rows[static_cast<std::size_t>(r)] = measure_row(original, q, naive, r, sse);
+  }
+  Metrics total;
+  for (const Metrics& row : rows) add(total, row);
+  if (!activations) return total;
+
+  const double error = total_output_energy(original.rows, original.cols, *activations, [&](std::int64_t row, double* out) {
+    for (std::int64_t c = 0; c < original.cols; ++c) {
+      out[c] = original.row(row)[c] - value_at(q, row, c, q.step(row, c / q.config.block));
+    }
+  });
+  if (reference_output_energy > 0) total.output_error = std::sqrt(error / reference_output_energy);
+  return total;
+}
+
+}  // namespace fp4scope::analysis

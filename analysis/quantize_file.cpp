@@ -1,0 +1,308 @@
+#include "analysis/quantize_file.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "analysis/names.hpp"
+#include "formats/error.hpp"
+#include "formats/pack.hpp"
+#include "io/safetensors_writer.hpp"
+#include "sim/block.hpp"
+
+namespace fp4scope::analysis {
+
+namespace {
+
+using Entry = io::SafetensorsWriter::Entry;
+using Json = nlohmann::ordered_json;
+
+/// What happens to each tensor of the input.
+struct Job {
+  std::vector<const io::TensorInfo*> quantized;
+  std::vector<const io::TensorInfo*> copied;
+};
+
+Job plan(const QuantizeFileOptions& o, const io::TensorFile& file) {
+  Job job;
+  for (const io::TensorInfo& t : file.tensors()) {
+    const std::string obstacle = why_not(t);
+    const bool chosen = selected(t.name, o.tensors, o.exclude);
+    if (chosen && obstacle.empty()) {
+      job.quantized.push_back(&t);
+      continue;
+    }
+    const bool copy = o.keep || o.fake_quant;
+    if (copy) job.copied.push_back(&t);
+    if (chosen) o.notice(t.name + (copy ? " copied, " : " skipped, ") + obstacle);
+  }
+  if (job.quantized.empty()) {
+    throw Error(o.in, "no tensor to quantize is matched by " + join(o.tensors), "see the words above, or other --tensor");
+  }
+  return job;
+}
+
+void check_columns(const QuantizeFileOptions& o, const io::TensorInfo& t) {
+  const std::int64_t cols = as_matrix(t).cols;
+  if (cols % o.config.block == 0) return;
+  if (o.pad_error) {
+    throw Error(o.in + ": " + t.name, fmt::format("{} columns are no multiple of block {}", cols, o.config.block),
+                "another --block, --exclude it, or allow zero padding without --pad error");
+  }
+  o.notice(fmt::format("{}: {} columns padded with zeros to {}", t.name, cols, padded(cols, o.config.block)));
+}
+
+std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
+  std::vector<Entry> list;
+  for (const io::TensorInfo* t : job.quantized) {
+    if (o.fake_quant) {
+      list.push_back({t->name, t->dtype.name, t->shape});
+      continue;
+    }
+    const Shape2d shape = as_matrix(*t);
+    const std::int64_t cols = padded(shape.cols, o.config.block);
+    list.push_back({t->name + ".codes", "U8", {shape.rows, cols / 2}});
+    list.push_back({t->name + ".scales", "U8", {shape.rows, cols / o.config.block}});
+    list.push_back({t->name + ".tensor_scale", "F32", {1}});
+    if (o.config.scaling == TensorScaling::amax) list.push_back({t->name + ".amax", "F32", {1}});
+    if (o.dequantized) list.push_back({t->name + ".dequantized", "F32", {shape.rows, cols}});
+  }
+  for (const io::TensorInfo* t : job.copied) list.push_back({t->name, t->dtype.name, t->shape});
+  return list;
+}
+
+std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const io::TensorFile& file, const Job& job) {
+  std::map<std::string, std::string> out = file.metadata();
+  Json j;
+  j["tool"] = o.tool;
+  j["recipe"] = "exact";
+  j["format"] = o.config.format->name;
+  j["block"] = o.config.block;
+  j["scale"] = o.config.method->name;
+  if (o.config.method->kind == search::MethodKind::four_over_six) {
+    j["select"] = select_names[static_cast<std::size_t>(o.config.select)];
+  }
+  j["tensor_scale"] = o.config.scaling_text();
+  if (o.config.scaling == TensorScaling::amax) j["scale_max"] = o.config.scale_max;
+  j["activations"] = o.activations;
+  for (const io::TensorInfo* t : job.quantized) j["tensors"][t->name] = {{"dtype", t->dtype.name}, {"shape", t->shape}};
+  // A fake-quantized file holds ordinary tensors, so its record goes under a name that dequantize won't take for codes.
+  out[o.fake_quant ? "fp4scope_fake_quant" : "fp4scope"] = j.dump();
+  return out;
+}
+
+template <class T>
+std::span<const std::byte> bytes_of(const std::vector<T>& values) {
+  return std::as_bytes(std::span(values));
+}
+
+std::vector<std::uint8_t> pack(const std::vector<std::uint8_t>& codes) {
+  std::vector<std::uint8_t> packed(codes.size() / 2);
+  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
+  return packed;
+}
+
+/// Exact values -> bytes of a floating-point dtype, each rounded once, to nearest even.
+class FloatBytes {
+ public:
+  explicit FloatBytes(const std::string& dtype) : dtype_(dtype) {}
+
+  void add(double value) {
+    if (dtype_ == "F64") put(value);
+    else if (dtype_ == "F32") put(static_cast<float>(value));
+    else {
+      const formats::Format& f = dtype_ == "BF16" ? formats::bf16 : formats::fp16;
+      put(static_cast<std::uint16_t>(formats::encode(f, value, formats::Rounding::nearest_even, formats::Overflow::nan).code));
+    }
+  }
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  template <class T>
+  void put(T value) {
+    const auto* first = reinterpret_cast<const std::byte*>(&value);
+    bytes_.insert(bytes_.end(), first, first + sizeof value);
+  }
+
+  std::string dtype_;
+  std::vector<std::byte> bytes_;
+};
+
+/// The unpadded values in a dtype.
+FloatBytes dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
+  FloatBytes out(dtype);
+  for (std::int64_t r = 0; r < q.rows; ++r) {
+    for (std::int64_t c = 0; c < original_cols; ++c) {
+      const std::uint8_t code = q.codes[static_cast<std::size_t>(r * q.cols + c)];
+      out.add(sim::dequantize(q.config.format->element, code, q.step(r, c / q.config.block)));
+    }
+  }
+  return out;
+}
+
+void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const Quantized& q, io::SafetensorsWriter& w) {
+  if (o.fake_quant) {
+    w.write(t.name, dequantized_as(t.dtype.name, q, as_matrix(t).cols).bytes());
+    return;
+  }
+  w.write(t.name + ".codes", bytes_of(pack(q.codes)));
+  w.write(t.name + ".scales", bytes_of(q.scales));
+  w.write(t.name + ".tensor_scale", bytes_of(std::vector<float>{q.tensor_scale}));
+  if (o.config.scaling == TensorScaling::amax) w.write(t.name + ".amax", bytes_of(std::vector<float>{q.amax}));
+  if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q)));
+}
+
+/// "FILE:NAME"; a name may hold colons, a file that exists is taken whole first.
+Matrix load_activations(const QuantizeFileOptions& o) {
+  const std::size_t dot = o.activations.rfind(".safetensors:");
+  if (dot != std::string::npos) {
+    const std::size_t colon = dot + std::string(".safetensors").size();
+    return read_activations(o.activations.substr(0, colon), o.activations.substr(colon + 1), o.notice);
+  }
+  const std::size_t colon = o.activations.find(':');
+  if (colon == std::string::npos) return read_activations(o.activations, "", o.notice);
+  return read_activations(o.activations.substr(0, colon), o.activations.substr(colon + 1), o.notice);
+}
+
+}  // namespace
+
+std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
+  const auto file = io::open_tensors(o.in);
+  const Job job = plan(o, *file);
+  for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
+  const bool needs_hessian = o.config.method->kind == search::MethodKind::hessian;
+  if (needs_hessian && o.activations.empty()) {
+    throw UsageError("--scale", "hessian needs the layer's inputs", "--activations X.safetensors:NAME");
+  }
+  Matrix x;
+  search::Hessians hessians;
+  Activations activations;
+  if (!o.activations.empty()) {
+    x = load_activations(o);
+    activations = make_activations(x);
+    if (needs_hessian) {
+      const Matrix wide = pad_columns(x, o.config.block);
+      hessians = search::make_hessians(wide.data.data(), wide.rows, wide.cols, o.config.block);
+    }
+  }
+
+  io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job));
+  std::vector<QuantizedTensor> summary;
+  double total = 0, done = 0;
+  for (const io::TensorInfo* t : job.quantized) total += static_cast<double>(t->elements());
+  for (const io::TensorInfo* t : job.quantized) {
+    const Matrix m = read_matrix(*file, *t, o.notice);
+    const bool fits = !o.activations.empty() && m.cols == x.cols;
+    if (needs_hessian && !fits) {
+      throw Error(o.in + ": " + t->name, fmt::format("{} columns do not fit activations of {}", m.cols, x.cols),
+                  "select the tensors that they belong to with --tensor");
+    }
+    const Quantized q = quantize(o.config, m, o.in + ": " + t->name, needs_hessian ? &hessians : nullptr, o.stop);
+    if (o.stop && *o.stop) return {};
+    write_tensor(o, *t, q, writer);
+    const Metrics metrics = measure(m, q, fits ? &activations : nullptr, fits ? output_energy(m, activations) : 0);
+    summary.push_back({t->name, {m.rows, m.cols}, std::sqrt(metrics.relative_mse()),
+                       -10 * std::log10(metrics.relative_mse()), metrics.output_error, bits_per_weight(q, m.cols)});
+    done += static_cast<double>(t->elements());
+    if (o.progress) o.progress(done / total, t->name);
+  }
+  for (const io::TensorInfo* t : job.copied) writer.write(t->name, file->raw(*t));
+  writer.commit();
+  return summary;
+}
+
+namespace {
+
+/// The tensors that a quantized file holds, from its metadata.
+Json read_record(const std::string& in, const io::TensorFile& file) {
+  const auto found = file.metadata().find("fp4scope");
+  const Json record = found == file.metadata().end() ? Json() : Json::parse(found->second, nullptr, false);
+  const bool whole = record.is_object() && record.contains("tensors") && record["tensors"].is_object() &&
+                     record.contains("format") && record["format"].is_string() && record.contains("block") &&
+                     record["block"].is_number_integer();
+  if (!whole) throw Error(in, "is no output of fp4scope quantize", "its metadata has no readable 'fp4scope' record");
+  return record;
+}
+
+const io::TensorInfo& part(const std::string& in, const io::TensorFile& file, const std::string& name,
+                           const std::string& dtype, const std::vector<std::int64_t>& shape) {
+  const io::TensorInfo* t = file.find(name);
+  if (!t) throw Error(in, "tensor '" + name + "' is missing", "the file is incomplete");
+  if (t->dtype.name != dtype || t->shape != shape) {
+    throw Error(in, fmt::format("'{}' is {} {}, not what its record says", name, t->dtype.name, t->shape_text()),
+                "quantize it again");
+  }
+  return *t;
+}
+
+/// Codes and scales of one tensor as a Quantized; shapes are checked against the record.
+Quantized read_quantized(const std::string& in, const io::TensorFile& file, const std::string& name,
+                         const QuantizeConfig& config, std::int64_t rows, std::int64_t cols) {
+  Quantized q;
+  q.config = config;
+  q.rows = rows;
+  q.cols = padded(cols, config.block);
+  const auto codes = file.raw(part(in, file, name + ".codes", "U8", {rows, q.cols / 2}));
+  const auto scales = file.raw(part(in, file, name + ".scales", "U8", {rows, q.cols / config.block}));
+  q.tensor_scale = file.read(part(in, file, name + ".tensor_scale", "F32", {1})).data.at(0);
+  q.scales.resize(scales.size());
+  std::memcpy(q.scales.data(), scales.data(), scales.size());
+  q.codes.resize(codes.size() * 2);
+  const auto* packed = reinterpret_cast<const std::uint8_t*>(codes.data());
+  for (std::size_t i = 0; i < q.codes.size(); ++i) {
+    q.codes[i] = static_cast<std::uint8_t>(formats::unpack_nibble(packed, static_cast<std::int64_t>(i)));
+  }
+  return q;
+}
+
+}  // namespace
+
+void dequantize_file(const std::string& in, const std::string& out, const std::string& dtype, const std::string& tool) {
+  const auto file = io::open_tensors(in);
+  const Json record = read_record(in, *file);
+  const QuantizeConfig config =
+      parse_config({record["format"].get<std::string>(), "", "", "none", "", record["block"].get<int>(), 0});
+
+  std::vector<Entry> list;
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> quantized;
+  std::vector<std::string> parts;
+  for (const auto& [name, t] : record["tensors"].items()) {
+    if (!t.is_object() || !t.contains("shape") || !t["shape"].is_array() || t["shape"].size() < 2) {
+      throw Error(in, "the record of '" + name + "' has no shape", "quantize it again");
+    }
+    std::vector<std::int64_t> shape;
+    for (const auto& n : t["shape"]) shape.push_back(n.is_number_integer() ? n.get<std::int64_t>() : 0);
+    for (const std::int64_t n : shape) {
+      if (n < 1 || n > (std::int64_t{1} << 40)) throw Error(in, "the record of '" + name + "' has no sane shape");
+    }
+    list.push_back({name, dtype, shape});
+    quantized.emplace_back(name, shape);
+    for (const char* suffix : {".codes", ".scales", ".tensor_scale", ".amax", ".dequantized"}) parts.push_back(name + suffix);
+  }
+  std::vector<const io::TensorInfo*> copied;
+  for (const io::TensorInfo& t : file->tensors()) {
+    if (std::find(parts.begin(), parts.end(), t.name) != parts.end()) continue;
+    copied.push_back(&t);
+    list.push_back({t.name, t.dtype.name, t.shape});
+  }
+
+  std::map<std::string, std::string> meta = file->metadata();
+  meta.erase("fp4scope");
+  meta["fp4scope_dequantized"] = Json{{"tool", tool}, {"from", record}}.dump();
+  io::SafetensorsWriter writer(out, list, meta);
+  for (const auto& [name, shape] : quantized) {
+    std::int64_t cols = 1;
+    for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
+    const Quantized q = read_quantized(in, *file, name, config, shape[0], cols);
+    writer.write(name, dequantized_as(dtype, q, cols).bytes());
+  }
+  for (const io::TensorInfo* t : copied) writer.write(t->name, file->raw(*t));
+  writer.commit();
+}
+
+}  // namespace fp4scope::analysis

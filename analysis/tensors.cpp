@@ -1,0 +1,62 @@
+#include "analysis/tensors.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "analysis/names.hpp"
+#include "formats/error.hpp"
+
+namespace fp4scope::analysis {
+
+bool selected(const std::string& name, const std::vector<std::string>& include,
+              const std::vector<std::string>& exclude) {
+  const auto matched = [&name](const std::string& pattern) { return matches(pattern, name); };
+  return std::any_of(include.begin(), include.end(), matched) &&
+         std::none_of(exclude.begin(), exclude.end(), matched);
+}
+
+std::string why_not(const io::TensorInfo& tensor) {
+  if (!tensor.readable()) return "its dtype " + tensor.dtype.name + " is not F32, F16, BF16 or F64";
+  if (tensor.shape.size() < 2) return "it has fewer than two dimensions, " + tensor.shape_text();
+  if (tensor.elements() == 0) return "it has no elements, " + tensor.shape_text();
+  return "";
+}
+
+Shape2d as_matrix(const io::TensorInfo& tensor) {
+  const std::int64_t rows = tensor.shape.at(0);
+  return {rows, tensor.elements() / rows};
+}
+
+Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice) {
+  io::Values values = file.read(tensor);
+  if (values.changed > 0 && notice) {
+    notice(fmt::format("{}: {} of {} F64 values rounded to binary32", tensor.name, values.changed, tensor.elements()));
+  }
+  const Shape2d shape = as_matrix(tensor);
+  return {shape.rows, shape.cols, std::move(values.data)};
+}
+
+Matrix read_activations(const std::string& path, const std::string& tensor, const Notice& notice) {
+  const auto file = io::open_tensors(path);
+  if (tensor.empty() && file->tensors().size() != 1) {
+    throw Error(path, fmt::format("holds {} tensors", file->tensors().size()), "name the one with the activations");
+  }
+  const io::TensorInfo* info = tensor.empty() ? &file->tensors().front() : file->find(tensor);
+  if (!info) {
+    std::vector<std::string> names;
+    for (const io::TensorInfo& t : file->tensors()) names.push_back(t.name);
+    const std::string mend = names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?";
+    throw Error(path, "no tensor '" + tensor + "'", mend);
+  }
+  const std::string obstacle = why_not(*info);
+  if (!obstacle.empty()) throw Error(path + ":" + info->name, obstacle, "activations are [tokens, cols]");
+  Matrix x = read_matrix(*file, *info, notice);
+  x.cols = info->shape.back();  // [.., cols]: the last dimension is the layer's input
+  x.rows = info->elements() / x.cols;
+  const std::string bad = describe_nonfinite(x);
+  if (!bad.empty()) throw Error(path + ":" + info->name, bad, "activations must be finite");
+  return x;
+}
+
+}  // namespace fp4scope::analysis

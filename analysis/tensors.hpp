@@ -1,0 +1,33 @@
+// From files to matrices: which tensors can be quantized, in which shape, and the words about the others.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "analysis/matrix.hpp"
+#include "io/tensor_file.hpp"
+
+namespace fp4scope::analysis {
+
+using Notice = std::function<void(const std::string&)>;
+
+/// Matched by one of `include` and by none of `exclude`.
+bool selected(const std::string& name, const std::vector<std::string>& include, const std::vector<std::string>& exclude);
+
+/// Why a tensor can't be quantized ("" if it can): one dimension or none, no floating-point data, no elements.
+std::string why_not(const io::TensorInfo& tensor);
+
+/// [first, rest]; two dimensions stay as they are.
+struct Shape2d {
+  std::int64_t rows, cols;
+};
+Shape2d as_matrix(const io::TensorInfo& tensor);
+
+/// Reads it as binary32, with a word when F64 data had to be rounded.
+Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice);
+
+/// "FILE:NAME", or "FILE" alone when the file holds one tensor -> that tensor as a finite matrix. Throws Error.
+Matrix read_activations(const std::string& path, const std::string& tensor, const Notice& notice);
+
+}  // namespace fp4scope::analysis

@@ -1,0 +1,107 @@
+#include "app/app.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+
+#include "analysis/names.hpp"
+#include "app/version.hpp"
+#include "formats/error.hpp"
+
+namespace fp4scope::app {
+
+std::string version() { return FP4SCOPE_VERSION; }
+std::string tool() { return "fp4scope " + version(); }
+std::string git_commit() { return FP4SCOPE_GIT_COMMIT; }
+
+namespace {
+
+std::atomic<bool> stop{false};
+
+extern "C" void on_signal(int) {
+  if (stop.exchange(true)) _exit(130);
+}
+
+double seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+const std::atomic<bool>& stop_flag() { return stop; }
+
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+void say(const std::string& word) { fmt::print(stderr, "fp4scope: {}\n", word); }
+
+Progress::Progress() : shown_(isatty(STDERR_FILENO) != 0), start_(seconds()) {}
+
+Progress::~Progress() {
+  if (shown_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void Progress::operator()(double done, const std::string& what) {
+  if (!shown_) return;
+  constexpr int width = 30;
+  const int filled = static_cast<int>(done * width);
+  const double elapsed = seconds() - start_;
+  const int left = done > 0 ? static_cast<int>(elapsed / done * (1 - done)) : 0;
+  fmt::print(stderr, "\r[{:#<{}}{:.<{}}] {:3.0f}%  {:02}:{:02} left  {:.60}\x1b[K", "", filled, "", width - filled,
+             100 * done, left / 60, left % 60, what);
+  std::fflush(stderr);
+}
+
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows,
+                       std::size_t left_columns) {
+  std::vector<std::size_t> width;
+  for (const std::string& h : head) width.push_back(h.size());
+  for (const auto& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  const auto line = [&](const std::vector<std::string>& cells) {
+    std::string text;
+    for (std::size_t i = 0; i < cells.size(); ++i) {
+      const std::string cell =
+          i < left_columns ? fmt::format("{:<{}}", cells[i], width[i]) : fmt::format("{:>{}}", cells[i], width[i]);
+      text += (i == 0 ? "" : "  ") + cell;
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    return text + "\n";
+  };
+  std::string text = line(head);
+  for (const auto& row : rows) text += line(row);
+  return text;
+}
+
+void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead) {
+  const auto refuse = [name, instead](const std::vector<std::string>&) -> bool {
+    throw UsageError(name, "is not built yet", instead);
+  };
+  command.add_option(name, refuse, what + " (not built yet)")->expected(0, 1)->type_name("");
+}
+
+void add_recipe(CLI::App& command) {
+  const auto check = [](const std::vector<std::string>& words) -> bool {
+    static const std::vector<std::string> planned = {"rational", "te", "te_ref", "te_fast", "fouroversix", "modelopt_dyn",
+        "modelopt_export", "modelopt_fakequant", "modelopt_mxfp4", "torchao", "compressed_tensors",
+        "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "qwantize", "ocp", "microxcaling", "ggml",
+        "ml_dtypes", "cutlass", "cuda", "scalesweep"};
+    const std::string& word = words.at(0);
+    if (word == "exact") return true;
+    for (const std::string& p : planned) {
+      if (word == p) throw UsageError("--recipe", "'" + word + "' is not built yet", "there is: exact");
+    }
+    throw UsageError("--recipe", "unknown recipe '" + word + "'", "there is: exact");
+  };
+  command.add_option("--recipe", check, "order of operations: exact")->type_name("R");
+}
+
+}  // namespace fp4scope::app

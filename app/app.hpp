@@ -1,0 +1,67 @@
+// What the verbs share: the common options, interruption, words on stderr, tables on stdout.
+// app/ has no arithmetic: it turns words into configurations and results into text.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace fp4scope::app {
+
+/// Options that every verb takes.
+struct Common {
+  bool json = false;
+  int threads = 0;
+};
+
+/// A verb adds its subcommand; the command's callback runs it and leaves its exit code in `exit_code`.
+struct Context {
+  Common common;
+  int exit_code = 0;
+  std::string command_line;
+};
+
+void add_formats(CLI::App& app, Context& context);
+void add_encode(CLI::App& app, Context& context);
+void add_quantize(CLI::App& app, Context& context);
+void add_dequantize(CLI::App& app, Context& context);
+void add_sweep(CLI::App& app, Context& context);
+void add_report(CLI::App& app, Context& context);
+
+/// "fp4scope 0.1.0", "0.1.0" and the commit it was built from.
+std::string tool();
+std::string version();
+std::string git_commit();
+
+/// Turns true on SIGINT or SIGTERM; a second one ends the process at once.
+const std::atomic<bool>& stop_flag();
+void catch_signals();
+
+/// "fp4scope: WORD" on stderr.
+void say(const std::string& word);
+
+/// A line with a bar and an ETA on a terminal, nothing elsewhere.
+class Progress {
+ public:
+  Progress();
+  ~Progress();
+  void operator()(double done, const std::string& what);
+
+ private:
+  bool shown_;
+  double start_;
+};
+
+/// Columns aligned, the first ones left, numbers right. Rows may be shorter than the head.
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows,
+                       std::size_t left_columns);
+
+/// An option that is designed but not built: giving it exits 2 and says what there is.
+void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead);
+
+/// The --recipe option: only `exact` is built.
+void add_recipe(CLI::App& command);
+
+}  // namespace fp4scope::app

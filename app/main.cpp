@@ -1,0 +1,100 @@
+// fp4scope VERB ...: parse the words, run the verb, turn every failure into one line and an exit code.
+// 0 done, 1 failed on an input, I/O or a mismatch, 2 a wrong command line or configuration, 130 interrupted.
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <exception>
+#include <new>
+
+#include "analysis/names.hpp"
+#include "app/app.hpp"
+#include "formats/error.hpp"
+
+namespace fp4scope::app {
+namespace {
+
+const std::vector<std::string> planned_verbs = {"decompose", "recipes", "verify", "bench", "crosscheck",
+                                                "mma",       "matmul",  "linear", "mac",   "audit"};
+
+std::vector<std::string> verb_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands(nullptr)) names.push_back(command->get_name());
+  return names;
+}
+
+/// CLI11's complaint as one line, with the nearest right name for what it did not know.
+std::string explain(const CLI::App& app, const std::vector<std::string>& words, const CLI::ParseError& error) {
+  const std::vector<std::string> verbs = verb_names(app);
+  if (words.empty() || words[0].empty()) return fmt::format("no verb (there are: {}; fp4scope --help)", analysis::join(verbs));
+  const bool known = std::find(verbs.begin(), verbs.end(), words[0]) != verbs.end();
+  if (!known && words[0][0] != '-') {
+    for (const std::string& planned : planned_verbs) {
+      if (planned == words[0]) return fmt::format("'{}' is not built yet (there are: {})", planned, analysis::join(verbs));
+    }
+    return fmt::format("unknown verb '{}' ({})", words[0], analysis::suggestion(words[0], verbs));
+  }
+  const CLI::App& command = known ? *app.get_subcommand(words[0]) : app;
+  std::vector<std::string> options;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  const auto unknown = std::find_if(words.begin(), words.end(), [&](const std::string& word) {
+    const std::string name = word.substr(0, word.find('='));
+    return word.rfind("--", 0) == 0 && std::find(options.begin(), options.end(), name) == options.end();
+  });
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) && unknown != words.end()) {
+    const std::string name = unknown->substr(0, unknown->find('='));
+    return fmt::format("unknown option '{}' (did you mean '{}'? see fp4scope {} --help)", name,
+                       analysis::nearest_name(name, options), known ? words[0] : "");
+  }
+  std::string text = error.what();
+  for (char& c : text) c = c == '\n' ? ' ' : c;
+  return fmt::format("{} (see fp4scope {}{}--help)", text, known ? words[0] : "", known ? " " : "");
+}
+
+int fail(const std::string& line, int code) {
+  say(line);
+  return code;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("A microscope for block-scaled 4-bit floating point (NVFP4, MXFP4 and relatives).", "fp4scope");
+  Context context;
+  for (int i = 0; i < argc; ++i) context.command_line += (i ? " " : "") + std::string(argv[i]);
+  app.set_version_flag("--version", tool() + " (" + git_commit() + ")");
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  add_sweep(app, context);
+  add_report(app, context);
+  add_quantize(app, context);
+  add_dequantize(app, context);
+  add_encode(app, context);
+  add_formats(app, context);
+  for (CLI::App* command : app.get_subcommands(nullptr)) {
+    command->add_flag("--json", context.common.json, "print JSON for machines");
+    command->add_option("--threads", context.common.threads, "threads to use (default: all cores)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 4096))
+        ->each([](const std::string& n) { omp_set_num_threads(std::stoi(n)); });
+  }
+
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  try {
+    app.parse(argc, argv);
+    return context.exit_code;
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    return fail(explain(app, words, e), 2);
+  } catch (const Error& e) {
+    return fail(e.what(), e.exit_code);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory (fewer or smaller tensors at a time: --tensor GLOB)", 1);
+  } catch (const std::exception& e) {
+    return fail(e.what(), 1);
+  }
+}
+
+}  // namespace
+}  // namespace fp4scope::app
+
+int main(int argc, char** argv) { return fp4scope::app::run(argc, argv); }

@@ -1,0 +1,108 @@
+// fp4scope quantize IN -o OUT: tensors to codes and scales, or to the values that they stand for.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "analysis/names.hpp"
+#include "analysis/quantize_file.hpp"
+#include "app/app.hpp"
+#include "formats/error.hpp"
+
+namespace fp4scope::app {
+namespace {
+
+struct Words {
+  analysis::QuantizeWords config;
+  analysis::QuantizeFileOptions options;
+  std::string pad = "zero";
+};
+
+std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
+
+void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const Words& words, bool json) {
+  if (json) {
+    nlohmann::ordered_json j = {{"out", words.options.out}, {"tensors", nlohmann::ordered_json::array()}};
+    for (const analysis::QuantizedTensor& t : tensors) {
+      nlohmann::ordered_json row = {{"tensor", t.name},           {"rows", t.shape.rows},
+                                    {"cols", t.shape.cols},       {"weight_error", t.weight_error},
+                                    {"sqnr_db", t.sqnr_db},       {"output_error", t.output_error},
+                                    {"bits_per_weight", t.bits_per_weight}};
+      j["tensors"].push_back(row);  // NaN and Inf become null
+    }
+    fmt::print("{}\n", j.dump(2));
+    return;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const analysis::QuantizedTensor& t : tensors) {
+    rows.push_back({t.name, fmt::format("{}x{}", t.shape.rows, t.shape.cols), percent(t.weight_error),
+                    fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error), fmt::format("{:.3f}", t.bits_per_weight)});
+  }
+  fmt::print("{}", text_table({"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"}, rows, 1));
+}
+
+int run(Words& words, bool json) {
+  if (words.pad != "zero" && words.pad != "error") {
+    throw UsageError("--pad", "unknown word '" + words.pad + "'", analysis::suggestion(words.pad, {"zero", "error"}));
+  }
+  analysis::QuantizeFileOptions& o = words.options;
+  if (o.fake_quant && o.dequantized) throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
+  o.config = analysis::parse_config(words.config);
+  o.pad_error = words.pad == "error";
+  o.tool = tool();
+  o.notice = say;
+  catch_signals();
+  o.stop = &stop_flag();
+  std::vector<analysis::QuantizedTensor> tensors;
+  {
+    Progress progress;
+    o.progress = [&progress](double done, const std::string& what) { progress(done, what); };
+    tensors = analysis::quantize_file(o);
+  }
+  if (stop_flag()) {
+    say("interrupted, nothing was written");
+    return 130;
+  }
+  print_summary(tensors, words, json);
+  return 0;
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("quantize", "tensors of a file to codes and scales");
+  auto words = std::make_shared<Words>();
+  analysis::QuantizeFileOptions& o = words->options;
+  command->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5")->required()->type_name("");
+  command->add_option("-o,--output", o.out, "a safetensors file")->required()->type_name("OUT");
+  command->add_option("--format", words->config.format, analysis::join(analysis::format_names(), " "))->required()->type_name("F");
+  command->add_option("--block", words->config.block, "elements that share a scale (default: the format's)")->type_name("N");
+  command->add_option("--scale", words->config.scale, "the method: see fp4scope formats (default naive)")->type_name("METHOD");
+  command->add_option("--tensor-scale", words->config.tensor_scale, "amax, none or a number (default: the format's)")->type_name("T");
+  command->add_option("--scale-max", words->config.scale_max, "the block scale that amax aims at")->type_name("N");
+  command->add_option("--select", words->config.select, "mse, mae or absmax, where a block has candidates")->type_name("S");
+  command->add_option("--nonfinite", words->config.nonfinite, "refuse, or propagate: such blocks become NaN")->type_name("W");
+  command->add_option("--tensor", o.tensors, "what to quantize (default *)")->type_name("GLOB");
+  command->add_option("--exclude", o.exclude, "what not to")->type_name("GLOB");
+  command->add_option("--activations", o.activations, "[tokens, cols], for hessian and the output error")->type_name("FILE:NAME");
+  command->add_option("--pad", words->pad, "zero or error, for columns that the block doesn't divide")->type_name("W");
+  command->add_flag("--keep", o.keep, "copy the tensors that are not quantized");
+  command->add_flag("--dequantize", o.dequantized, "add T.dequantized");
+  command->add_flag("--fake-quant", o.fake_quant, "write dequantized tensors under their own names and dtypes, all else copied");
+  add_recipe(*command);
+  add_planned(*command, "--rounding", "element rounding", "recipe exact rounds to nearest, ties to even");
+  add_planned(*command, "--seed", "of stochastic rounding", "recipe exact has no random choice");
+  add_planned(*command, "--block-2d", "square blocks", "blocks run along the columns");
+  add_planned(*command, "--hadamard", "rotate first", "quantize without a rotation");
+  add_planned(*command, "--transpose", "transpose first", "blocks run along the columns as stored");
+  add_planned(*command, "--certificate", "proofs of optimality", "sse and hessian are optimal without one");
+  const auto device = [](const std::vector<std::string>& w) -> bool {
+    if (w.at(0) == "cpu") return true;
+    if (w.at(0) == "cuda") throw UsageError("--device", "'cuda' is not built yet", "there is: cpu");
+    throw UsageError("--device", "unknown device '" + w.at(0) + "'", "there is: cpu");
+  };
+  command->add_option("--device", device, "cpu")->type_name("D");
+  command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
+}
+
+}  // namespace fp4scope::app

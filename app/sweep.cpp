@@ -1,0 +1,122 @@
+// fp4scope sweep [CONFIG.toml] [-o OUT.h5]: the main job.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "analysis/sweep.hpp"
+#include "app/app.hpp"
+#include "app/default_sweep.hpp"
+#include "formats/error.hpp"
+#include "io/atomic_file.hpp"
+
+namespace fp4scope::app {
+namespace {
+
+struct Words {
+  std::string config, out = "sweep.h5", csv;
+  bool resume = false, finish = false, show_default = false;
+};
+
+/// A row by column names.
+class Row {
+ public:
+  Row(const io::Table& table, std::size_t index) : table_(table), cells_(table.rows[index]) {}
+
+  const io::Cell& cell(const std::string& name) const {
+    for (std::size_t i = 0; i < table_.columns.size(); ++i) {
+      if (table_.columns[i].name == name) return cells_[i];
+    }
+    throw Error("sweep", "no column " + name);
+  }
+  std::string text(const std::string& name) const { return std::get<std::string>(cell(name)); }
+  std::int64_t integer(const std::string& name) const { return std::get<std::int64_t>(cell(name)); }
+  double real(const std::string& name) const { return std::get<double>(cell(name)); }
+
+ private:
+  const io::Table& table_;
+  const std::vector<io::Cell>& cells_;
+};
+
+std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.2f}", 100 * x); }
+
+void print_table(const io::Table& table) {
+  std::vector<std::vector<std::string>> rows;
+  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+    const Row r(table, i);
+    rows.push_back({r.text("input") == r.text("tensor") ? r.text("input") : r.text("input") + ":" + r.text("tensor"),
+                    fmt::format("{}x{}", r.integer("rows"), r.integer("cols")), r.text("format"),
+                    fmt::format("{}", r.integer("block")),
+                    r.text("method") + (r.text("select").empty() ? "" : " " + r.text("select")),
+                    r.text("tensor_scale_rule"), percent(r.real("weight_error")), percent(r.real("output_error")),
+                    fmt::format("{:.2f}", r.real("sqnr_db")), percent(r.real("moved_share")),
+                    fmt::format("{:.3f}", r.real("bits_per_weight"))});
+  }
+  fmt::print("{}", text_table({"tensor", "shape", "format", "block", "method", "t.scale", "weight err %", "output err %",
+                               "SQNR dB", "moved %", "bits"}, rows, 6));
+}
+
+void print_json(const io::Table& table) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const std::vector<io::Cell>& row : table.rows) {
+    nlohmann::ordered_json j;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      std::visit([&](const auto& value) { j[table.columns[i].name] = value; }, row[i]);
+    }
+    rows.push_back(j);
+  }
+  fmt::print("{}\n", rows.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+int run(const Words& words, const Context& context) {
+  if (words.show_default) {
+    fmt::print("{}", default_sweep);
+    return 0;
+  }
+  catch_signals();
+  analysis::SweepOptions options;
+  options.out = words.out;
+  options.resume = words.resume;
+  options.tool_version = version();
+  options.git_commit = git_commit();
+  options.command_line = context.command_line;
+  options.stop = &stop_flag();
+  options.notice = say;
+  analysis::SweepOutcome outcome;
+  {
+    Progress progress;
+    options.progress = [&progress](double done, const std::string& what) { progress(done, what); };
+    if (words.finish) {
+      outcome = analysis::finish_sweep(options);
+    } else {
+      const std::string text = words.config.empty() ? std::string(default_sweep) : io::read_text_file(words.config);
+      outcome = analysis::run_sweep(analysis::parse_sweep(text, words.config.empty() ? "default sweep" : words.config), options);
+    }
+  }
+  if (!words.csv.empty()) io::write_text_file(words.csv, io::to_csv(outcome.table));
+  if (context.common.json) print_json(outcome.table);
+  else print_table(outcome.table);
+  const std::string state = fmt::format("{} of {} results in {}", outcome.table.rows.size(), outcome.planned, words.out);
+  if (words.finish || !outcome.interrupted) {
+    say(state);
+    return 0;
+  }
+  say("interrupted: " + state + ", go on with --resume");
+  return 130;
+}
+
+}  // namespace
+
+void add_sweep(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("sweep", "inputs x formats x blocks x methods -> HDF5: the main job");
+  auto words = std::make_shared<Words>();
+  command->add_option("CONFIG", words->config, "a TOML file (default: synthetic LLM-like weights)")->type_name("");
+  command->add_option("-o,--output", words->out, "the results file")->capture_default_str()->type_name("OUT.h5");
+  command->add_option("--csv", words->csv, "the table as CSV too")->type_name("FILE");
+  command->add_flag("--resume", words->resume, "go on from OUT.h5.partial");
+  command->add_flag("--finish", words->finish, "assemble OUT.h5 from what OUT.h5.partial has");
+  command->add_flag("--show-default", words->show_default, "print the default CONFIG: a commented start for your own");
+  command->callback([words, &context] { context.exit_code = run(*words, context); });
+}
+
+}  // namespace fp4scope::app
