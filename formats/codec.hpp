@@ -68,7 +68,7 @@ enum class Overflow : std::uint8_t {
 enum Status : std::uint8_t {
   exact = 0,
   inexact = 1,
-  underflow = 2,  ///< a non-zero value below the smallest normal, and inexact
+  underflow = 2,  ///< below the smallest normal in magnitude, and inexact
   overflow = 4,   ///< beyond the largest finite value after rounding, or negative in an unsigned format
   was_nan = 8,
 };
@@ -96,10 +96,14 @@ FP4SCOPE_HD constexpr bool rounds_away(Rounding mode, bool negative, bool odd, s
 }
 
 /// Rounds x to a code.
-/// NaN gives the canonical NaN, or the largest code where there is none (as cuda_fp4.h does). The sign of zero is kept
-/// where there is a sign. An unsigned format clamps negative numbers to code 0, or to NaN under Overflow::nan; so does
-/// a format without zero with 0 itself. Its ties go up: both neighbours have the significand 1, so IEEE 754-2019 4.3.1
-/// chooses the larger (ml_dtypes agrees). Directed rounding never overflows away from its direction (7.4).
+/// NaN gives the canonical NaN, sign clear, or the largest code where there is none (as cuda_fp4.h does). The sign of
+/// zero is kept where there is a sign. Overflow is decided as though the exponent had no end (IEEE 754-2019, 7.4):
+/// directed rounding never overflows away from its direction, an overflow to NaN keeps the sign (E4M3: -500 gives 0xFF),
+/// an infinite x goes the way of the policy in every direction, and Inf to Inf is exact.
+/// An unsigned format clamps every negative number, however small, to code 0, or to NaN under Overflow::nan.
+/// A format without zero takes 0 to code 0 (inexact, underflow) or to NaN under Overflow::nan, and what is below its
+/// least value to code 0 in every direction. Its ties go up: both neighbours have the significand 1, so 4.3.1 chooses
+/// the larger (ml_dtypes agrees).
 /// `word`: 32 random bits, used by Rounding::stochastic alone.
 FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = Rounding::nearest_even,
                                      Overflow policy = Overflow::saturate, std::uint32_t word = 0) noexcept {
@@ -117,7 +121,8 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
     if (!f.twos_complement) return magnitude | sign;
     return u.negative ? (0u - magnitude) & (f.code_count() - 1) : magnitude;
   };
-  if (u.infinite) return {with_sign(beyond), overflow};
+  if (u.infinite && outside && f.has_inf()) return {with_sign(beyond), exact};
+  if (u.infinite) return {with_sign(beyond), overflow | inexact};
   if (u.significand == 0) {
     if (f.has_zero) return {with_sign(0), exact};
     return {outside ? f.nan_code() : 0u, underflow | inexact};
@@ -146,7 +151,7 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
     sticky = static_cast<std::uint32_t>(fraction) != 0;
   } else {  // nothing is kept; 53 bits reach into the fraction's first 32 places while shift < 85
     lost = shift < 96 ? static_cast<std::uint32_t>(u.significand >> (shift - 32)) : 0;
-    sticky = true;
+    sticky = true;  // one half is out of reach, so it only has to be non-zero
   }
   if (rounds_away(mode, u.negative, (kept & 1) != 0, lost, sticky, word)) ++kept;
 
@@ -155,7 +160,8 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
   const std::int64_t magnitude = base + static_cast<std::int64_t>(kept);
   if (magnitude > static_cast<std::int64_t>(f.max_code)) return overflowed;
   std::uint8_t status = exact;
-  if (lost != 0 || sticky) status = leading < lowest ? inexact | underflow : inexact;
+  const int smallest_normal = f.twos_complement ? 0 : lowest;  // no integer is subnormal
+  if (lost != 0 || sticky) status = leading < smallest_normal ? inexact | underflow : inexact;
   return {with_sign(magnitude < 0 ? 0u : static_cast<std::uint32_t>(magnitude)), status};
 }
 

@@ -104,8 +104,9 @@ std::string read_text_file(const std::string& path, std::size_t limit) {
   const MappedFile file(path);
   const auto bytes = file.bytes();
   if (bytes.size() > limit) {
-    throw Error(shown(path), "has " + std::to_string(bytes.size()) + " bytes, more than the limit of " +
-                                 std::to_string(limit), "is it the right file?");
+    throw Error(shown(path),
+                "has " + std::to_string(bytes.size()) + " bytes, more than the limit of " + std::to_string(limit),
+                "is it the right file?");
   }
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }

@@ -46,7 +46,9 @@ std::string shown(std::string_view path) {
 
 std::string in_quotes(std::string_view name) { return "'" + shown(name) + "'"; }
 
-std::string place(std::string_view path, std::string_view tensor) { return shown(path) + ", tensor " + in_quotes(tensor); }
+std::string place(std::string_view path, std::string_view tensor) {
+  return shown(path) + ", tensor " + in_quotes(tensor);
+}
 
 Error system_failure(std::string_view path, const std::string& doing, int number) {
   return Error(shown(path), "cannot " + doing + ": " + std::generic_category().message(number), mend_for(number));

@@ -11,11 +11,10 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "files are little-endian and copied as they are");
 
 constexpr std::pair<std::string_view, int> known[] = {
-    {"F32", 32},        {"F16", 16},        {"BF16", 16},     {"F64", 64},     {"F8_E4M3", 8},
-    {"F8_E5M2", 8},     {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6},
-    {"F6_E3M2", 6},     {"F4", 4},          {"U8", 8},        {"I8", 8},       {"U16", 16},
-    {"I16", 16},        {"U32", 32},        {"I32", 32},      {"U64", 64},     {"I64", 64},
-    {"BOOL", 8},        {"C64", 64},
+    {"F32", 32},        {"F16", 16},        {"BF16", 16},   {"F64", 64},    {"F8_E4M3", 8}, {"F8_E5M2", 8},
+    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F8_E8M0", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
+    {"U8", 8},          {"I8", 8},          {"U16", 16},    {"I16", 16},    {"U32", 32},    {"I32", 32},
+    {"U64", 64},        {"I64", 64},        {"BOOL", 8},    {"C64", 64},
 };
 
 /// Moves the 15 bits into binary32's fields, a number 2^112 too small, and scales it up: exact, subnormals included.

@@ -29,7 +29,8 @@ void Hdf5Memory::use_for(hid_t access) {
   callbacks.udata_copy = [](void* self) { return self; };
   callbacks.udata_free = [](void*) -> herr_t { return 0; };
   callbacks.udata = this;
-  const bool done = H5Pset_fapl_core(access, growth, false) >= 0 && H5Pset_file_image_callbacks(access, &callbacks) >= 0;
+  const bool done =
+      H5Pset_fapl_core(access, growth, false) >= 0 && H5Pset_file_image_callbacks(access, &callbacks) >= 0;
   if (!done) throw Error("HDF5", "cannot build a file in memory", "is its core driver built in?");
 }
 

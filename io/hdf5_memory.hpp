@@ -10,7 +10,8 @@
 namespace fp4scope::io {
 
 /// The memory behind HDF5's core driver, which owns it no longer than the file is open. Outlives the file's handle.
-/// (H5Fget_file_image would do, but HDF5 1.10 gives it a superblock with a wrong checksum in the formats of 1.8 and on.)
+/// (H5Fget_file_image would do, but HDF5 1.10 gives it a superblock with a wrong checksum in the formats of 1.8 and
+/// on.)
 class Hdf5Memory {
  public:
   Hdf5Memory() = default;

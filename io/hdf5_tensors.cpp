@@ -21,8 +21,8 @@ struct FloatLayout {
   const char* name;
   std::size_t bytes, exponent_bits, mantissa_bits, bias;
 };
-constexpr FloatLayout layouts[] = {{"F16", 2, 5, 10, 15}, {"BF16", 2, 8, 7, 127}, {"F32", 4, 8, 23, 127},
-                                   {"F64", 8, 11, 52, 1023}};
+constexpr FloatLayout layouts[] = {
+    {"F16", 2, 5, 10, 15}, {"BF16", 2, 8, 7, 127}, {"F32", 4, 8, 23, 127}, {"F64", 8, 11, 52, 1023}};
 
 /// The dtype of an HDF5 type: sign on top, then exponent, then mantissa with its leading bit implied.
 std::optional<DType> dtype_of(hid_t type) {

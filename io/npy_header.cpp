@@ -118,8 +118,10 @@ std::pair<std::size_t, std::size_t> dict_range(std::span<const std::byte> file, 
   }
   const int major = std::to_integer<int>(file[6]);
   if (major < 1 || major > 3 || file[7] != std::byte{0}) {
-    throw Error(shown(path), "is .npy version " + std::to_string(major) + "." +
-                                 std::to_string(std::to_integer<int>(file[7])) + ", known are 1.0, 2.0 and 3.0", resave);
+    throw Error(shown(path),
+                "is .npy version " + std::to_string(major) + "." + std::to_string(std::to_integer<int>(file[7])) +
+                    ", known are 1.0, 2.0 and 3.0",
+                resave);
   }
   const std::size_t width = major == 1 ? 2 : 4;
   const std::size_t begin = 8 + width;
@@ -134,7 +136,7 @@ std::pair<std::size_t, std::size_t> dict_range(std::span<const std::byte> file, 
 /// "<f4" -> F32, and whether the bytes must be swapped.
 std::pair<DType, bool> dtype_of(std::string_view descr, const std::string& path) {
   constexpr std::pair<std::string_view, std::string_view> known[] = {
-      {"f4", "F32"}, {"f2", "F16"}, {"f8", "F64"}, {"u1", "U8"},  {"i1", "I8"},  {"u2", "U16"}, {"i2", "I16"},
+      {"f4", "F32"}, {"f2", "F16"}, {"f8", "F64"}, {"u1", "U8"},  {"i1", "I8"},   {"u2", "U16"}, {"i2", "I16"},
       {"u4", "U32"}, {"i4", "I32"}, {"u8", "U64"}, {"i8", "I64"}, {"b1", "BOOL"}, {"c8", "C64"},
   };
   const char order = descr.empty() ? '\0' : descr[0];
@@ -161,8 +163,10 @@ NpyHeader parse_npy_header(std::span<const std::byte> file, const std::string& p
   const std::optional<std::size_t> bytes = tensor_bytes(*dict.shape, dtype.bits);
   if (!bytes) throw Error(shown(path), "has a shape too large for any file", resave);
   if (*bytes != file.size() - end) {
-    throw Error(shown(path), "its shape takes " + std::to_string(*bytes) + " bytes, " +
-                                 std::to_string(file.size() - end) + " follow the header", resave);
+    throw Error(shown(path),
+                "its shape takes " + std::to_string(*bytes) + " bytes, " + std::to_string(file.size() - end) +
+                    " follow the header",
+                resave);
   }
   return {dtype, std::move(*dict.shape), end, big_endian};
 }

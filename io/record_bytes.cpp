@@ -67,14 +67,16 @@ Cell cell_from_json(const json& value) {
 template <std::size_t... I>
 Array array_of_type(std::size_t type, const json& data, std::index_sequence<I...>) {
   Array array;
-  const bool known = ((type == I && (array = from_binary<typename std::variant_alternative_t<I, Array>::value_type>(data),
-                                     true)) || ...);
+  const bool known =
+      ((type == I && (array = from_binary<typename std::variant_alternative_t<I, Array>::value_type>(data), true)) ||
+       ...);
   if (!known) throw std::out_of_range("array type");
   return array;
 }
 
 json dataset_to_json(const Dataset& dataset) {
-  const json data = std::visit([](const auto& values) { return to_binary(values.data(), values.size()); }, dataset.data);
+  const json data =
+      std::visit([](const auto& values) { return to_binary(values.data(), values.size()); }, dataset.data);
   return {{"path", dataset.path},
           {"shape", dataset.shape},
           {"type", dataset.data.index()},

@@ -20,7 +20,7 @@ using Cell = std::variant<std::int64_t, double, std::string>;
 /// A column's meaning, written as HDF5 attributes.
 struct Column {
   std::string name;
-  std::string unit;         ///< "1" for a pure number, "" for text
+  std::string unit;  ///< "1" for a pure number, "" for text
   std::string description;
 };
 

@@ -98,7 +98,8 @@ Table read_table(const std::string& path) {
   const std::uint64_t file_bytes = MappedFile(path).bytes().size();  // says why if there is no such file
   const Hdf5Session session;
   const std::string where = shown(path);
-  const Hdf5Handle file(hdf5_check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), where, "is not an HDF5 file", mend));
+  const Hdf5Handle file(
+      hdf5_check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), where, "is not an HDF5 file", mend));
   const Hdf5Handle group(hdf5_check(H5Gopen2(file, "/table", H5P_DEFAULT), where, "has no /table", mend));
   Table table;
   for (const std::string& name : column_names(group, where)) {

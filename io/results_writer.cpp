@@ -67,7 +67,8 @@ class Image {
                                         : H5Screate_simple(static_cast<int>(axes.size()), axes.data(), nullptr));
     const Hdf5Handle creation = dataset_creation(axes, check(H5Tget_size(type)));
     Hdf5Handle dataset(H5Dcreate2(file_, path.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT));
-    if (!dataset.valid()) throw Error(where_, "cannot make the dataset " + in_quotes(path), "its name is taken or too long");
+    if (!dataset.valid())
+      throw Error(where_, "cannot make the dataset " + in_quotes(path), "its name is taken or too long");
     check(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data));
     return dataset;
   }
@@ -182,7 +183,8 @@ Hdf5Handle put_texts(Image& image, const std::string& path, const std::vector<Re
 /// Without a row to tell its type, a column is text if it has no unit, else double.
 Hdf5Handle put_column(Image& image, const Column& column, const std::vector<Record>& records, std::size_t index) {
   const std::string path = "/table/" + column.name;
-  const bool is_text = records.empty() ? column.unit.empty() : std::holds_alternative<std::string>(records[0].row[index]);
+  const bool is_text =
+      records.empty() ? column.unit.empty() : std::holds_alternative<std::string>(records[0].row[index]);
   if (is_text) return put_texts(image, path, records, index);
   const bool is_integer = !records.empty() && std::holds_alternative<std::int64_t>(records[0].row[index]);
   if (is_integer) return put_numbers<std::int64_t>(image, path, records, index);

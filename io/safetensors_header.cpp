@@ -108,10 +108,13 @@ std::pair<TensorInfo, std::size_t> checked_tensor(const Entry& entry, std::size_
   }
   TensorInfo tensor{entry.name, *dtype, checked_shape(entry, where), end - begin, path};
   const std::optional<std::size_t> bytes = tensor_bytes(tensor.shape, dtype->bits);
-  if (!bytes) throw Error(where, "shape " + tensor.shape_text() + " of " + dtype->name + " has no size in bytes", damaged);
+  if (!bytes)
+    throw Error(where, "shape " + tensor.shape_text() + " of " + dtype->name + " has no size in bytes", damaged);
   if (*bytes != tensor.bytes) {
-    throw Error(where, "shape " + tensor.shape_text() + " of " + dtype->name + " takes " + std::to_string(*bytes) +
-                           " bytes, " + range + " hold " + std::to_string(tensor.bytes), damaged);
+    throw Error(where,
+                "shape " + tensor.shape_text() + " of " + dtype->name + " takes " + std::to_string(*bytes) +
+                    " bytes, " + range + " hold " + std::to_string(tensor.bytes),
+                damaged);
   }
   return {std::move(tensor), begin};
 }
@@ -129,7 +132,8 @@ void check_tiling(const SafetensorsHeader& header, std::size_t data_bytes, const
     if (begin != covered) {
       throw Error(place(path, header.tensors[i].name),
                   std::string(begin < covered ? "overlaps the tensor before it" : "leaves a hole before it") +
-                      ": begins at " + std::to_string(begin) + ", expected " + std::to_string(covered), damaged);
+                      ": begins at " + std::to_string(begin) + ", expected " + std::to_string(covered),
+                  damaged);
     }
     covered += header.tensors[i].bytes;
   }
@@ -142,16 +146,20 @@ void check_tiling(const SafetensorsHeader& header, std::size_t data_bytes, const
 std::string_view header_text(std::span<const std::byte> file, const std::string& path) {
   std::uint64_t length = 0;
   if (file.size() < sizeof(length)) {
-    throw Error(shown(path), "has " + std::to_string(file.size()) + " bytes, too short for a safetensors file", damaged);
+    throw Error(shown(path), "has " + std::to_string(file.size()) + " bytes, too short for a safetensors file",
+                damaged);
   }
   std::memcpy(&length, file.data(), sizeof(length));
   if (length > max_safetensors_header) {
-    throw Error(shown(path), "a header of " + std::to_string(length) + " bytes is longer than the format's limit of " +
-                                 std::to_string(max_safetensors_header), "is it a safetensors file?");
+    throw Error(shown(path),
+                "a header of " + std::to_string(length) + " bytes is longer than the format's limit of " +
+                    std::to_string(max_safetensors_header),
+                "is it a safetensors file?");
   }
   if (length > file.size() - sizeof(length)) {
-    throw Error(shown(path), "a header of " + std::to_string(length) + " bytes in a file of " +
-                                 std::to_string(file.size()), damaged);
+    throw Error(shown(path),
+                "a header of " + std::to_string(length) + " bytes in a file of " + std::to_string(file.size()),
+                damaged);
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof(length), length);
   if (!text.starts_with('{')) throw Error(shown(path), "the header is not a JSON object", "is it a safetensors file?");
@@ -167,7 +175,8 @@ SafetensorsHeader parse_safetensors_header(std::span<const std::byte> file, cons
 
   const std::size_t data_start = sizeof(std::uint64_t) + text.size();
   const std::size_t data_bytes = file.size() - data_start;
-  std::sort(reader.entries.begin(), reader.entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+  std::sort(reader.entries.begin(), reader.entries.end(),
+            [](const Entry& a, const Entry& b) { return a.name < b.name; });
   SafetensorsHeader header;
   header.metadata = std::move(reader.metadata);
   for (const Entry& entry : reader.entries) {

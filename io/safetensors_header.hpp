@@ -21,8 +21,8 @@ namespace fp4scope::io {
 inline constexpr std::size_t max_safetensors_header = 100'000'000;
 
 struct SafetensorsHeader {
-  std::vector<TensorInfo> tensors;    ///< in the order of their names
-  std::vector<std::size_t> begins;    ///< of each, in the file
+  std::vector<TensorInfo> tensors;  ///< in the order of their names
+  std::vector<std::size_t> begins;  ///< of each, in the file
   std::map<std::string, std::string> metadata;
 };
 

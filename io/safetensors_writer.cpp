@@ -51,8 +51,8 @@ std::pair<std::string, std::size_t> header_of(const std::string& path,
     if (end < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
     if (text.size() > 1) text += ',';
     text += json_string(entry.name, path) + ":{\"dtype\":\"" + entry.dtype +
-            "\",\"shape\":" + nlohmann::json(entry.shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) + "," +
-            std::to_string(end) + "]}";
+            "\",\"shape\":" + nlohmann::json(entry.shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) +
+            "," + std::to_string(end) + "]}";
     offset = end;
   }
   text += '}';

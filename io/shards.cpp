@@ -75,7 +75,8 @@ std::map<std::string, std::string> parse_index(std::string_view text, const std:
     const std::string& tensor = event.keys[1];
     if (event.kind != JsonEvent::text) throw Error(place(path, tensor), "weight_map names no file for it");
     if (!is_bare_name(event.string)) {
-      throw Error(place(path, tensor), "weight_map names " + in_quotes(event.string) + ", which is not beside the index",
+      throw Error(place(path, tensor),
+                  "weight_map names " + in_quotes(event.string) + ", which is not beside the index",
                   "shards lie in the index's folder");
     }
     shard_of[tensor] = event.string;

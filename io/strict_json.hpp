@@ -16,7 +16,7 @@ struct JsonEvent {
     array,    ///< begins; its items follow
     integer,  ///< 0 to 2^64-1
     text,
-    other,    ///< a negative number, a fraction, true, false or null
+    other,  ///< a negative number, a fraction, true, false or null
   };
   Kind kind;
   std::span<const std::string> keys;  ///< the member names that lead here

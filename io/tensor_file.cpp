@@ -74,8 +74,9 @@ bool TensorInfo::readable() const {
 }
 
 const TensorInfo* TensorFile::find(const std::string& name) const {
-  const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                      [](const TensorInfo& tensor, const std::string& key) { return tensor.name < key; });
+  const auto found =
+      std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                       [](const TensorInfo& tensor, const std::string& key) { return tensor.name < key; });
   return found != tensors_.end() && found->name == name ? &*found : nullptr;
 }
 
@@ -87,7 +88,8 @@ std::size_t index_of(const TensorFile& file, const TensorInfo& tensor) {
 
 void require_readable(const TensorInfo& tensor) {
   if (tensor.readable()) return;
-  throw Error(place(tensor.file, tensor.name), "has dtype " + tensor.dtype.name + ", which holds no plain numbers to read",
+  throw Error(place(tensor.file, tensor.name),
+              "has dtype " + tensor.dtype.name + ", which holds no plain numbers to read",
               "F32, F16, BF16 and F64 can be read");
 }
 

@@ -32,8 +32,8 @@ struct TensorInfo {
   std::string name;
   DType dtype;
   std::vector<std::int64_t> shape;
-  std::size_t bytes = 0;   ///< of the raw data
-  std::string file;        ///< the file that holds it (a shard)
+  std::size_t bytes = 0;  ///< of the raw data
+  std::string file;       ///< the file that holds it (a shard)
 
   std::int64_t elements() const;
   /// "[258, 1, 256]"
@@ -62,7 +62,8 @@ class TensorFile {
   /// The files read: the one given, or the index and every shard. For provenance and change detection.
   const std::vector<std::string>& files() const { return files_; }
 
-  /// Throws Error for a dtype that isn't readable(). NaN and Inf are passed through; an F64 beyond binary32 becomes Inf.
+  /// Throws Error for a dtype that isn't readable(). NaN and Inf are passed through; an F64 beyond binary32 becomes
+  /// Inf.
   virtual Values read(const TensorInfo& tensor) const = 0;
   /// The bytes as stored (little-endian, C order), valid while this object lives.
   virtual std::span<const std::byte> raw(const TensorInfo& tensor) const = 0;

@@ -35,6 +35,7 @@ except ImportError as missing:
                      f"(apt install {PACKAGES.get(module, 'python3-matplotlib')})")
 
 NEEDED = ("run", "input", "tensor", "rows", "cols", "format", "block", "method", "weight_error", "relative_mse", "mse")
+LEADING = ("run", "input", "tensor", "format", "block", "method", "select", "weight_error", "output_error")  # first in the page's table
 SETTINGS = ("select", "tensor_scale_rule", "scale_max", "activations")  # may tell two rows of one method apart
 PERCENT = re.compile(r"(_share|_error|relative_mse)$")
 ABSOLUTE = {"max_error"}  # ends in _error, but in the tensor's own units
@@ -48,6 +49,7 @@ METHODS = {
     "sse": ("#0072b2", "d"), "exhaustive": ("#332288", "*"), "hessian": ("#009e73", "p"),
 }
 SPARE = (("#aa4499", "<"), ("#117733", ">"), ("#661100", "8"), ("#6699cc", "H"), ("#ddaa33", "s"))
+DIVERGING = ("#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d1e5f0", "#67a9cf", "#2166ac")  # loss, none, gain
 INK, FAINT = "#222222", "#8a8a8a"
 
 STYLE = {
@@ -133,7 +135,7 @@ def parse(file):
     if len({len(column) for column in table.values()}) > 1:
         raise ReportError("the table's columns differ in length (the file is damaged; make it again)")
     notes = {name: tuple(as_text(group[name].attrs.get(key, "")) for key in ("unit", "description")) for name in table}
-    attributes = {name: as_text(v) if isinstance(v, (bytes, str)) else np.asarray(v).item() for name, v in file.attrs.items()}
+    attributes = {name: as_text(v) if isinstance(v, (bytes, str)) else np.asarray(v).tolist() for name, v in file.attrs.items()}
     return Results(attributes, table, notes, read_moves(file, table["run"]))
 
 
@@ -455,7 +457,7 @@ def finish_error_panel(ax, group, score, best):
         weight = "bold" if v in best else "normal"
         ax.get_yticklabels()[y].set_fontweight(weight)
         margin_text(ax, y, 42, f"{100 * s.value:.2f}", fontweight=weight)
-        if math.isfinite(s.gain) and v.method != "naive":
+        if math.isfinite(s.gain) and baseline(group, score, v) != v:
             margin_text(ax, y, 92, signed(-100 * s.gain, 1), color="#555555", fontweight=weight)
     margin_text(ax, -1.0, 42, "error %", fontsize=7.5, color="#555555")
     if any(math.isfinite(s.gain) for s in score.values()):
@@ -532,10 +534,10 @@ def scale_moves_plot(results):
         draw_moves(axes[g], g, shares, look)
     figure.supxlabel("scale code minus naive code (codes)", fontsize=9)
     figure.supylabel("share of blocks (0 to 100 %)", fontsize=9)
-    caption = ("Where a method puts the block scale, counted in codes from the naive one at the same tensor scale; right of the dotted line the scale is "
-               "larger. In E4M3 a code is a step of 1/16 to 1/8 of the scale, in UE8M0 a factor of two. All bars "
-               "have one scale: one that ends just below the next line holds all blocks. The number on the right is the share of blocks that moved. Bars at 16 "
-               "hold what lies beyond, too.")
+    caption = ("Where a method puts the block scale, counted in codes from the naive one at the same tensor scale; right of the dotted "
+               "line the scale is larger. In E4M3 a code is a step of 1/16 to 1/8 of the scale, in UE8M0 a factor of two. All bars have "
+               "one scale: one that ends just below the next line holds all blocks. The number on the right is the share of blocks that "
+               "moved. Bars at 16 hold what lies beyond, too.")
     return Plot("scale_moves", "Scale moves", caption, figure,
                 ["format", "block", "method", "settings", "offset", "blocks", "share"], data)
 
@@ -573,7 +575,7 @@ def draw_moves(ax, group, shares, look):
     ax.set_yticklabels([shorten(v.label, 22) for v in shares])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ticks = [t for t in range(-16, 17, 1 if reach < 5 else 2 if reach < 9 else 4) if abs(t) <= reach]
+    ticks = [t for t in range(-16, 17, 1 if reach < 5 else 2 if reach < 9 else 4 if reach < 13 else 8) if abs(t) <= reach]
     ax.set_xticks(ticks)
     ax.set_xticklabels([{-16: "≤−16", 16: "≥16"}.get(t, signed(t, 0)) for t in ticks])
 
@@ -665,7 +667,7 @@ def draw_gains(keys, columns, grid):
     ax = figure.subplots()
     finite = grid[np.isfinite(grid)]
     limit = max(finite.max(), 0.0) or max(abs(finite).max(), 1.0)
-    colours = LinearSegmentedColormap.from_list("gain", ["#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d1e5f0", "#67a9cf", "#2166ac"], N=101)
+    colours = LinearSegmentedColormap.from_list("gain", DIVERGING, N=101)
     colours.set_bad((0, 0, 0, 0))
     image = ax.pcolormesh(np.ma.masked_invalid(grid), cmap=colours, vmin=-limit, vmax=limit, edgecolors="white",
                           linewidth=0.5 if room else 0)
@@ -788,8 +790,10 @@ def finding(results):
 # The page
 
 CSS = """
-:root{color-scheme:light dark;--bg:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#5d5d63;--line:#dcdcd8;--accent:#0062a3;--sheet:#fdfdfc;--warn:#fff1d6;--warnink:#6b4500}
-@media(prefers-color-scheme:dark){:root{--bg:#17181b;--card:#202226;--ink:#e8e8ea;--soft:#a4a6ad;--line:#383b41;--accent:#7cc0f5;--sheet:#e9e9e6;--warn:#4a3608;--warnink:#ffe2a6}}
+:root{color-scheme:light dark;--bg:#f6f6f4;--card:#fff;--ink:#1d1d1f;--soft:#5d5d63;--line:#dcdcd8;--accent:#0062a3;--sheet:#fdfdfc;
+--warn:#fff1d6;--warnink:#6b4500}
+@media(prefers-color-scheme:dark){:root{--bg:#17181b;--card:#202226;--ink:#e8e8ea;--soft:#a4a6ad;--line:#383b41;
+--accent:#7cc0f5;--sheet:#e9e9e6;--warn:#4a3608;--warnink:#ffe2a6}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:72rem;margin:0 auto;padding:2rem 1.25rem 4rem}
@@ -816,7 +820,8 @@ th button:focus-visible{outline:2px solid var(--accent)}
 th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
 tbody tr:last-child td{border-bottom:0}
-input{font:inherit;color:inherit;background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.3rem .6rem;width:16rem;max-width:100%;margin:0 0 .6rem}
+input{font:inherit;color:inherit;background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.3rem .6rem;
+width:16rem;max-width:100%;margin:0 0 .6rem}
 code{white-space:nowrap}
 details{margin:1rem 0}
 summary{cursor:pointer}
@@ -912,10 +917,10 @@ def head(results, name):
 
 
 def split_columns(results):
-    """Columns to show, and those with one value in all rows, which a line above the table tells instead."""
-    table = results.table
+    """Columns to show, the telling ones first, and those with one value in all rows, which a line above the table tells instead."""
+    table = sorted(results.table, key=lambda n: LEADING.index(n) if n in LEADING else len(LEADING))
     same = [n for n in table if results.size > 1 and n not in ("tensor", "format", "block", "method")
-            and len({str(v) for v in table[n]}) == 1]
+            and len({str(v) for v in results.table[n]}) == 1]
     return [n for n in table if n not in same], same
 
 

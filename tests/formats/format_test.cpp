@@ -259,8 +259,8 @@ const Case cases[] = {
     {e2m1, -5, rup, sat, 0xE, inexact},
     {e2m1, 6.999, rne, sat, 0x7, inexact},
     {e2m1, 7, rne, sat, 0x7, inexact | overflow},
-    {e2m1, infinity, rne, sat, 0x7, overflow},
-    {e2m1, -infinity, rne, to_nan, 0xF, overflow},
+    {e2m1, infinity, rne, sat, 0x7, inexact | overflow},
+    {e2m1, -infinity, rne, to_nan, 0xF, inexact | overflow},
     // E4M3: 464 is the tie between 448 and the 480 that would follow; directed rounding stops at the largest value.
     {e4m3, 464, rne, to_nan, 0x7E, inexact},
     {e4m3, std::nextafter(464, 500), rne, to_nan, 0x7F, inexact | overflow},
@@ -275,7 +275,8 @@ const Case cases[] = {
     // E5M2 and binary16 have infinities.
     {e5m2, 61440, rne, to_nan, 0x7C, inexact | overflow},
     {e5m2, 61440, rne, sat, 0x7B, inexact | overflow},
-    {e5m2, infinity, rne, to_nan, 0x7C, overflow},
+    {e5m2, infinity, rne, to_nan, 0x7C, exact},
+    {e5m2, infinity, rtz, to_nan, 0x7C, exact},
     {fp16, -65520, rne, to_nan, 0xFC00, inexact | overflow},
     {fp16, 65519.99, rne, to_nan, 0x7BFF, inexact},
     // UE8M0: ties go up, zero and negative numbers do not exist.

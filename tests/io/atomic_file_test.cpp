@@ -1,10 +1,11 @@
 // A file is whole or absent, whatever the disk, the path and the limits say.
 
+#include "io/atomic_file.hpp"
+
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "io/atomic_file.hpp"
 #include "io/results.hpp"
 #include "io/safetensors_writer.hpp"
 #include "tests/io/temp_folder.hpp"

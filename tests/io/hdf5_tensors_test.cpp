@@ -95,13 +95,15 @@ TEST_F(Hdf5Tensors, AClaimBeyondTheFileTakesNoMemory) {
   for (const hid_t id : {dataset, creation, space}) H5Idec_ref(id);
   H5Fclose(file);
   const auto opened = open_tensors(name);
-  EXPECT_TRUE(says(error_of([&] { opened->read(opened->tensors()[0]); }), "tensor 'huge': claims 70368744177664 bytes"));
+  EXPECT_TRUE(
+      says(error_of([&] { opened->read(opened->tensors()[0]); }), "tensor 'huge': claims 70368744177664 bytes"));
 }
 
 TEST_F(Hdf5Tensors, ADamagedFileIsOneLine) {
   const std::string whole = bytes_of(sample());
   ::testing::internal::CaptureStderr();
-  EXPECT_TRUE(says(error_of([&] { open_tensors(file("cut.h5", whole.substr(0, whole.size() / 2))); }), "cannot be opened"));
+  EXPECT_TRUE(
+      says(error_of([&] { open_tensors(file("cut.h5", whole.substr(0, whole.size() / 2))); }), "cannot be opened"));
   EXPECT_TRUE(says(error_of([&] { open_tensors(file("text.hdf5", "hello")); }), "cannot be opened"));
   EXPECT_TRUE(says(error_of([&] { open_tensors(file("empty.h5", "")); }), "cannot be opened"));
   EXPECT_TRUE(says(error_of([&] { open_tensors(path("absent.h5")); }), "No such file"));

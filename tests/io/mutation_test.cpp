@@ -74,7 +74,8 @@ MappedFile in_memory(const std::string& bytes) { return MappedFile("x.npy", std:
 constexpr int count = 20'000;
 
 TEST(Mutations, SafetensorsAreReadOrRefused) {
-  const int errors = refused(safetensors_file(), count, [](const std::string& b) { walk(*open_safetensors(in_memory(b))); });
+  const int errors =
+      refused(safetensors_file(), count, [](const std::string& b) { walk(*open_safetensors(in_memory(b))); });
   EXPECT_GT(errors, count / 2);
   EXPECT_LT(errors, count) << "some damage is to the data, and can't be seen";
 }
@@ -86,7 +87,8 @@ TEST(Mutations, NpyIsReadOrRefused) {
 }
 
 TEST(Mutations, AnIndexNamesFilesBesideItOrIsRefused) {
-  const std::string index = "{\"metadata\":{\"n\":1},\"weight_map\":{\"a\":\"x-1.safetensors\",\"b\":\"x-2.safetensors\"}}";
+  const std::string index =
+      "{\"metadata\":{\"n\":1},\"weight_map\":{\"a\":\"x-1.safetensors\",\"b\":\"x-2.safetensors\"}}";
   const int errors = refused(index, count, [](const std::string& bytes) {
     for (const auto& [tensor, shard] : parse_index(bytes, "index.json")) {
       ASSERT_FALSE(shard.empty() || shard == "..");

@@ -54,7 +54,8 @@ TEST_F(Npy, EveryShapeAndSpellingIsRead) {
   EXPECT_EQ(read(npy(dict("<f4", "(1,)"), as_bytes({7.0f}))).data, std::vector<float>{7});
   EXPECT_EQ(read(npy(dict("<f4", "(1,)", "True"), as_bytes({7.0f}))).data, std::vector<float>{7});
   EXPECT_EQ(read(npy(dict("<f4", "(1L, 1L)"), as_bytes({7.0f}))).data, std::vector<float>{7});
-  EXPECT_EQ(read(npy("{\"shape\":(1),\"fortran_order\":False,\"descr\":\"=f4\"}", as_bytes({7.0f}))).data, std::vector<float>{7});
+  EXPECT_EQ(read(npy("{\"shape\":(1),\"fortran_order\":False,\"descr\":\"=f4\"}", as_bytes({7.0f}))).data,
+            std::vector<float>{7});
   EXPECT_TRUE(read(npy(dict("<f4", "(0, 3)"), "")).data.empty());
 }
 
@@ -65,7 +66,9 @@ TEST_F(Npy, BothByteOrdersAndAllPrecisionsAreRead) {
   EXPECT_EQ(read(npy(dict("<f4", "(2,)"), as_bytes({1.5f, -2.0f}))).data, expected);
   EXPECT_EQ(read(npy(dict(">f4", "(2,)"), as_bytes<std::uint32_t>({0x0000C03F, 0x000000C0}))).data, expected);
   EXPECT_EQ(read(npy(dict("<f8", "(2,)"), as_bytes({1.5, -2.0}))).data, expected);
-  EXPECT_EQ(read(npy(dict(">f8", "(2,)"), as_bytes<std::uint64_t>({0x0000'0000'0000'F83F, 0x0000'0000'0000'00C0}))).data, expected);
+  EXPECT_EQ(
+      read(npy(dict(">f8", "(2,)"), as_bytes<std::uint64_t>({0x0000'0000'0000'F83F, 0x0000'0000'0000'00C0}))).data,
+      expected);
   EXPECT_EQ(read(npy(dict("<f8", "(1,)"), as_bytes({0.1}))).changed, 1);
 }
 
@@ -84,7 +87,8 @@ TEST_F(Npy, WhatIsNoPlainArrayIsRefused) {
   EXPECT_TRUE(says(refusal(npy(dict("|f4", "(2, 3)"), data)), "type '|f4'"));
   EXPECT_TRUE(says(refusal(npy(dict("<f16", "(2, 3)"), data)), "type '<f16'"));
   EXPECT_TRUE(says(refusal(npy(dict("", "(2, 3)"), data)), "type ''"));
-  EXPECT_TRUE(says(refusal(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 3), }", data)), "no string"));
+  EXPECT_TRUE(
+      says(refusal(npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2, 3), }", data)), "no string"));
   EXPECT_TRUE(says(refusal(npy(dict("<f4", "(2, 4)"), data)), "takes 32 bytes, 24 follow"));
   EXPECT_TRUE(says(refusal(npy(dict("<f4", "(2, 2)"), data)), "takes 16 bytes, 24 follow"));
   EXPECT_TRUE(says(refusal(npy(dict("<f4", "(4294967296, 4294967296)"), data)), "too large"));

@@ -113,7 +113,8 @@ TEST_F(Records, RemoveTakesOnlyItsOwnFiles) {
 }
 
 TEST_F(Records, AFolderThatCannotBeMadeIsAnError) {
-  EXPECT_TRUE(says(error_of([&] { RecordStore(path("absent/out.h5.partial")); }), "cannot make the folder: No such file"));
+  EXPECT_TRUE(
+      says(error_of([&] { RecordStore(path("absent/out.h5.partial")); }), "cannot make the folder: No such file"));
   EXPECT_TRUE(says(error_of([&] { RecordStore(file("taken", "")); }), "cannot make the folder: File exists"));
 }
 

@@ -30,15 +30,18 @@ class Safetensors : public testing::TempFolder {
     EXPECT_TRUE(says(line, "t.safetensors"));
     return line;
   }
-  std::string refusal(const std::string& json, const std::string& data) const { return refusal(safetensors(json, data)); }
+  std::string refusal(const std::string& json, const std::string& data) const {
+    return refusal(safetensors(json, data));
+  }
 };
 
 TEST_F(Safetensors, WhatIsWrittenIsReadBack) {
   const std::string weights = as_bytes({1.5f, -0.0f, 0x1p-149f, 3e38f, 2.0f, 7.0f});
   const std::string packed = "\x12\x34\x56";
-  SafetensorsWriter writer(path("t.safetensors"),
-                           {{"z/weight", "F32", {2, 3}}, {"", "F4", {2, 3}}, {"odd \"name\"\n\u00e9", "U8", {}}, {"none", "BF16", {0, 5}}},
-                           {{"format", "pt"}, {"config", "{\"a\": 1}"}});
+  SafetensorsWriter writer(
+      path("t.safetensors"),
+      {{"z/weight", "F32", {2, 3}}, {"", "F4", {2, 3}}, {"odd \"name\"\n\u00e9", "U8", {}}, {"none", "BF16", {0, 5}}},
+      {{"format", "pt"}, {"config", "{\"a\": 1}"}});
   writer.append(raw_bytes(weights.substr(0, 5)));
   writer.append(raw_bytes(weights.substr(5)));
   writer.append(raw_bytes(packed));
@@ -90,7 +93,10 @@ TEST_F(Safetensors, TheWriterHoldsToItsDeclaration) {
   EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a", "F4", {3}}}, {}); }), "whole number of bytes"));
   EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a\xff", "U8", {1}}}, {}); }), "not UTF-8"));
   EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).commit(); }), "never written"));
-  EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).append(raw_bytes("ab")); }), "more data"));
+  EXPECT_TRUE(says(error_of([&] {
+                     SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).append(raw_bytes("ab"));
+                   }),
+                   "more data"));
   EXPECT_EQ(files_left(), 0u);
 }
 
@@ -135,7 +141,8 @@ TEST_F(Safetensors, WhatIsNoStrictJsonIsRefused) {
   EXPECT_TRUE(says(refusal("{\"a\":" + std::string(100'000, '{') + "}", ""), "not JSON"));
   const std::string tensor = "{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}";
   EXPECT_TRUE(says(refusal("{\"a\":" + tensor + ",\"a\":" + tensor + "}", "x"), "'a' twice"));
-  EXPECT_TRUE(says(refusal("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", "x"), "twice"));
+  EXPECT_TRUE(
+      says(refusal("{\"a\":{\"dtype\":\"U8\",\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}", "x"), "twice"));
 }
 
 TEST_F(Safetensors, WrongMembersAreRefused) {

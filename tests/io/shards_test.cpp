@@ -50,7 +50,8 @@ TEST_F(Shards, TwoShardsAreOneFile) {
 
 TEST_F(Shards, AnIndexThatContradictsItselfIsRefused) {
   shard("one.safetensors", {"a"});
-  EXPECT_TRUE(says(refusal("{\"weight_map\":{\"a\":\"two.safetensors\"}}"), "two.safetensors: cannot read: No such file"));
+  EXPECT_TRUE(
+      says(refusal("{\"weight_map\":{\"a\":\"two.safetensors\"}}"), "two.safetensors: cannot read: No such file"));
   EXPECT_TRUE(says(refusal("{\"weight_map\":{\"b\":\"one.safetensors\"}}"), "'b': is not in 'one.safetensors'"));
   EXPECT_TRUE(says(refusal("{\"weight_map\":{\"a\":1}}"), "names no file"));
   EXPECT_TRUE(says(refusal("{\"weight_map\":{\"a\":[\"one.safetensors\"]}}"), "names no file"));

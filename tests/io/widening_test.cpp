@@ -48,7 +48,8 @@ TEST_F(Widening, EveryBF16IsExact) { expect_all_codes("BF16", formats::bf16); }
 TEST_F(Widening, F64IsRoundedOnceAndCounted) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  const std::string bytes = as_bytes({1.0, 1.0 + 0x1p-24, 1.0 + 0x3p-24, 0.1, inf, -inf, nan, 1e300, 0x1p-149, 0x1p-150, -0.0});
+  const std::string bytes =
+      as_bytes({1.0, 1.0 + 0x1p-24, 1.0 + 0x3p-24, 0.1, inf, -inf, nan, 1e300, 0x1p-149, 0x1p-150, -0.0});
   const Values values = read("F64", 11, std::as_bytes(std::span(bytes)));
   EXPECT_EQ(values.changed, 5);  // the two ties, 0.1, 1e300 and half the smallest subnormal
   EXPECT_EQ(values.data[1], 1.0f);

@@ -118,7 +118,7 @@ class Oracle {
     if (x == 0 && grid.first > 0) return {outside, underflow | inexact};
     if (x == 0) return {with_sign(0, negative), 0};
     const std::uint32_t beyond = with_sign(!outside ? max : grid.inf ? grid.inf : grid.nan, negative);
-    if (std::isinf(x)) return {beyond, overflow};
+    if (std::isinf(x)) return {beyond, to_nan && grid.inf ? std::uint8_t{0} : static_cast<std::uint8_t>(overflow | inexact)};
     if (p.tiny) return {0, underflow | inexact};
 
     const bool inwards = mode == Mode::toward_zero || mode == (negative ? Mode::up : Mode::down);
