@@ -1,39 +1,38 @@
 # A thin face over CMake. `make demo` and `make test` do all the set-up on Debian 12 and Ubuntu 24.04.
-.PHONY: demo test build test-sanitize test-clang static install reports setup setup-test setup-clang clean
+.PHONY: demo program test test-sanitize test-clang static install reports setup setup-test setup-clang clean
 
-JOBS := $(shell nproc)
-PRESET := release
 PROGRAM := build/release/fp4scope
 
-demo: build
+demo: program
 	$(PROGRAM) sweep -o demo.h5
 	$(PROGRAM) report demo.h5 -o reports/demo
-	@echo "results in demo.h5, report in reports/demo/index.html"
+	@echo "results: demo.h5    report: reports/demo/index.html"
 
-build: setup
-	@cmake/build.sh $(PRESET) $(JOBS)
+program: setup
+	@cmake/build.sh release fp4scope_program
 
-# Every test but those that need a GPU. The same build as the demo's, so that either leaves nothing to do for the other.
-test: setup build
-	ctest --test-dir build/release --output-on-failure -j $(JOBS) -LE gpu
+# Every test but those that need a GPU.
+test: setup
+	@cmake/build.sh release
+	ctest --test-dir build/release --output-on-failure -j $$(nproc) -LE gpu
 
 # The unit tests again: under sanitizers, and compiled by clang.
 test-sanitize: setup
-	@cmake/build.sh sanitize $(JOBS)
-	ctest --test-dir build/sanitize --output-on-failure -j $(JOBS) -L unit
+	@cmake/build.sh sanitize
+	ctest --test-dir build/sanitize --output-on-failure -j $$(nproc) -L unit
 test-clang: setup-clang
-	@cmake/build.sh clang $(JOBS)
-	ctest --test-dir build/clang --output-on-failure -j $(JOBS) -L unit
+	@cmake/build.sh clang
+	ctest --test-dir build/clang --output-on-failure -j $$(nproc) -L unit
 
 static: setup
-	@cmake/build.sh static $(JOBS)
+	@cmake/build.sh static
 
 # To /usr/local, or DESTDIR and PREFIX.
-install: build
+install: program
 	cmake --install build/release $(if $(PREFIX),--prefix $(PREFIX))
 
 # The committed reports, from their sweep files. FP4SCOPE_SHARED names the folder with data/silero_vad_16k.safetensors.
-reports: build
+reports: program
 	reports/regenerate.sh $(PROGRAM)
 
 setup:

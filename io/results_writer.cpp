@@ -163,6 +163,7 @@ void check_rows(const std::string& where, const std::vector<Column>& columns, co
 template <typename T>
 Hdf5Handle put_numbers(Image& image, const std::string& path, const std::vector<Record>& records, std::size_t column) {
   std::vector<T> values;
+  values.reserve(records.size());
   for (const Record& record : records) values.push_back(std::get<T>(record.row[column]));
   return image.put(path, stored_type<T>(), {static_cast<std::int64_t>(values.size())}, values.data());
 }

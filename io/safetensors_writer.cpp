@@ -1,8 +1,8 @@
 #include "io/safetensors_writer.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include "io/complain.hpp"
@@ -37,67 +37,65 @@ std::size_t checked_bytes(const SafetensorsWriter::Entry& entry, const std::stri
   return *bytes;
 }
 
-/// The length, the JSON and the padding that lets the data begin at a multiple of 8; and how many bytes of data follow.
-std::pair<std::string, std::size_t> header_of(const std::string& path,
-                                              const std::vector<SafetensorsWriter::Entry>& entries,
-                                              const std::map<std::string, std::string>& metadata) {
-  std::string text = "{";
-  if (!metadata.empty()) text += "\"__metadata__\":" + json_object(metadata, path);
-  std::set<std::string> names = {"__metadata__"};
-  std::size_t offset = 0;
-  for (const SafetensorsWriter::Entry& entry : entries) {
-    if (!names.insert(entry.name).second) throw Error(place(path, entry.name), "the name is taken", "rename one");
-    const std::size_t end = offset + checked_bytes(entry, path);
-    if (end < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
-    if (text.size() > 1) text += ',';
-    text += json_string(entry.name, path) + ":{\"dtype\":\"" + entry.dtype +
-            "\",\"shape\":" + nlohmann::json(entry.shape).dump() + ",\"data_offsets\":[" + std::to_string(offset) +
-            "," + std::to_string(end) + "]}";
-    offset = end;
-  }
-  text += '}';
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  if (text.size() > max_safetensors_header) throw Error(shown(path), "the header would pass the format's 100 MB");
-  std::string header(sizeof(std::uint64_t), '\0');
-  for (std::size_t i = 0; i < header.size(); ++i) header[i] = static_cast<char>(text.size() >> (8 * i));
-  return {header + text, offset};
+/// Wide types first, otherwise as declared.
+std::vector<SafetensorsWriter::Entry> aligned(std::vector<SafetensorsWriter::Entry> entries, const std::string& path) {
+  const auto bits = [&](const SafetensorsWriter::Entry& entry) {
+    const std::optional<DType> dtype = find_dtype(entry.dtype);
+    if (!dtype) throw Error(place(path, entry.name), "has the unknown dtype " + in_quotes(entry.dtype));
+    return dtype->bits;
+  };
+  std::stable_sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) { return bits(a) > bits(b); });
+  return entries;
+}
+
+std::string entry_json(const SafetensorsWriter::Entry& entry, std::uint64_t begin, std::uint64_t end,
+                       const std::string& path) {
+  return json_string(entry.name, path) + ":{\"dtype\":\"" + entry.dtype +
+         "\",\"shape\":" + nlohmann::json(entry.shape).dump() + ",\"data_offsets\":[" + std::to_string(begin) + "," +
+         std::to_string(end) + "]}";
 }
 
 }  // namespace
 
-SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Entry> entries,
                                      const std::map<std::string, std::string>& metadata)
     : path_(path), file_(path) {
-  const auto [header, data_bytes] = header_of(path, entries, metadata);
-  file_.append(header);
-  remaining_ = data_bytes;
-  std::uint64_t offset = header.size();
-  for (const Entry& entry : entries) {
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + json_object(metadata, path);
+  std::uint64_t offset = 0;
+  for (const Entry& entry : aligned(std::move(entries), path)) {
     const std::size_t bytes = checked_bytes(entry, path);
-    places_[entry.name] = {offset, bytes, false};
+    const bool fresh = entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, false}).second;
+    if (!fresh) throw Error(place(path, entry.name), "the name is taken", "rename one");
+    if (offset + bytes < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
+    text += (text.size() > 1 ? "," : "") + entry_json(entry, offset, offset + bytes, path);
     offset += bytes;
   }
+  text += '}';
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data begins at a multiple of 8
+  if (text.size() > max_safetensors_header) throw Error(shown(path), "the header would pass the format's 100 MB");
+  std::string length(sizeof(std::uint64_t), '\0');
+  for (std::size_t i = 0; i < length.size(); ++i) length[i] = static_cast<char>(text.size() >> (8 * i));
+  file_.append(length + text);
+  for (auto& [name, entry] : places_) entry.offset += length.size() + text.size();
 }
 
 void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
   const auto found = places_.find(name);
   if (found == places_.end()) throw Error(place(path_, name), "was not declared");
-  Place& place_of = found->second;
-  if (place_of.written) throw Error(place(path_, name), "was written before");
-  if (place_of.bytes != bytes.size()) throw Error(place(path_, name), "has another size than declared");
-  file_.write_at(place_of.offset, bytes);
-  place_of.written = true;
-  remaining_ -= bytes.size();
-}
-
-void SafetensorsWriter::append(std::span<const std::byte> bytes) {
-  if (bytes.size() > remaining_) throw Error(shown(path_), "more data than the header declares");
-  file_.append(bytes);
-  remaining_ -= bytes.size();
+  Place& entry = found->second;
+  if (entry.written) throw Error(place(path_, name), "was written before");
+  if (entry.bytes != bytes.size()) {
+    throw Error(place(path_, name), std::to_string(bytes.size()) + " bytes where " + std::to_string(entry.bytes) + " were declared");
+  }
+  file_.write_at(entry.offset, bytes);
+  entry.written = true;
 }
 
 void SafetensorsWriter::commit() {
-  if (remaining_ != 0) throw Error(shown(path_), std::to_string(remaining_) + " declared bytes were never written");
+  for (const auto& [name, entry] : places_) {
+    if (!entry.written && entry.bytes > 0) throw Error(place(path_, name), "was declared and never written");
+  }
   file_.commit();
 }
 

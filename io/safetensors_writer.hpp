@@ -1,5 +1,8 @@
-// Safetensors out, streamed: the header is written first, so names, dtypes and shapes are declared first, the data
-// follows in that order, and the file appears under its name only when it is whole.
+// Safetensors out: names, dtypes and shapes are declared first, the data follows in any order, and the file appears
+// under its name only when it is whole.
+//
+// Wide types are laid out first, as the format's own library does, so that every tensor starts at a multiple of its
+// element's size: readers that view the mapped bytes (PyTorch) insist on it.
 #pragma once
 
 #include <cstddef>
@@ -21,29 +24,25 @@ class SafetensorsWriter {
     std::vector<std::int64_t> shape;
   };
 
-  /// Data is laid out in the order of `entries`. Throws Error on a doubled name, an unknown dtype, or text
-  /// that is not UTF-8.
-  SafetensorsWriter(const std::string& path, const std::vector<Entry>& entries,
+  /// Throws Error on a doubled name, an unknown dtype, or text that is not UTF-8.
+  SafetensorsWriter(const std::string& path, std::vector<Entry> entries,
                     const std::map<std::string, std::string>& metadata);
 
-  /// All of an entry's bytes, little-endian, C order; entries in any order. Don't mix with append().
+  /// All of an entry's bytes, little-endian, C order; entries in any order.
   /// Throws Error for an unknown name, another size than declared, or a second time.
   void write(const std::string& name, std::span<const std::byte> bytes);
-  /// The next entry's bytes, little-endian, C order; several calls may share an entry's bytes.
-  /// Throws Error when bytes overrun what was declared.
-  void append(std::span<const std::byte> bytes);
   /// Throws Error if anything declared is missing.
   void commit();
 
  private:
-  std::string path_;
-  AtomicFile file_;
-  std::size_t remaining_ = 0;
   struct Place {
     std::uint64_t offset;
     std::size_t bytes;
     bool written;
   };
+
+  std::string path_;
+  AtomicFile file_;
   std::map<std::string, Place> places_;
 };
 

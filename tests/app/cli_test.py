@@ -5,6 +5,7 @@
 """
 import argparse
 import sys
+import time
 import unittest
 from pathlib import Path
 
@@ -13,6 +14,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness
 
 GROUPS = ["words", "inputs", "quantize", "sweep", "resume"]
+
+
+class TimedResult(unittest.TextTestResult):
+    """Remembers how long each test took."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.times, self.started = [], 0
+
+    def startTest(self, test):
+        self.started = time.monotonic()
+        super().startTest(test)
+
+    def stopTest(self, test):
+        self.times.append((time.monotonic() - self.started, test.id()))
+        super().stopTest(test)
 
 
 def main():
@@ -31,7 +48,10 @@ def main():
     loader = unittest.TestLoader()
     loader.testNamePatterns = [f"*{pattern}*" for pattern in words.patterns] if words.patterns else None
     suite = unittest.TestSuite(loader.loadTestsFromName(f"{group}_cases") for group in words.groups or GROUPS)
-    outcome = unittest.TextTestRunner(verbosity=2 if words.verbose else 1).run(suite)
+    outcome = unittest.TextTestRunner(verbosity=2 if words.verbose else 1, resultclass=TimedResult).run(suite)
+    if words.verbose:
+        for seconds, name in sorted(outcome.times, reverse=True)[:10]:
+            print(f"{seconds:6.2f} s  {name}", file=sys.stderr)
     for case, reason in outcome.skipped:
         print(f"skipped {case.id()}: {reason}", file=sys.stderr)
     if outcome.testsRun and len(outcome.skipped) == outcome.testsRun:

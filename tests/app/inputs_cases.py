@@ -35,7 +35,7 @@ class DamagedFiles(Case):
         needles = [needles] if isinstance(needles, str) else needles
         for words in (QUANTIZE, ENCODE, ["dequantize", "in.safetensors", "-o", "out.safetensors"], ["sweep", "c.toml", "-o", "out.h5"]):
             start = time.monotonic()
-            self.fails(1, ["in.safetensors: " if words[0] != "sweep" else "in.safetensors", *needles], *words)
+            self.fails(1, ["in.safetensors", *needles], *words)
             self.assertLess(time.monotonic() - start, 5, words)
             self.leaves("c.toml", "in.safetensors")
 
@@ -129,7 +129,7 @@ class UnfitData(Case):
         write_safetensors(self.path("in.safetensors"), {"w": GOOD, "x": floats([4, 48], [1.0] * 192)})
         hessian = [*QUANTIZE, "--scale", "hessian", "--tensor", "w", "--activations"]
         self.fails(1, ["w", "32", "48"], *hessian, "in.safetensors:x")
-        self.fails(1, ["'y'", "'x'"], *hessian, "in.safetensors:y")
+        self.fails(1, ["'xx'", "'x'"], *hessian, "in.safetensors:xx")
         self.fails(1, ["nosuch.safetensors"], *hessian, "nosuch.safetensors:x")
         write_safetensors(self.path("nan.safetensors"), {"x": floats([1, 32], [1.0] * 31 + [math.nan])})
         self.fails(1, ["row 0, column 31"], *hessian, "nan.safetensors")
@@ -145,7 +145,7 @@ class UnfitData(Case):
 
     def test_an_output_that_would_hold_a_name_twice_is_refused(self):
         write_safetensors(self.path("in.safetensors"), {"w": GOOD, "w.codes": Tensor("U8", [1], b"\0")})
-        self.fails(1, "w.codes", *QUANTIZE, "--keep", notices=0, **{})
+        self.fails(1, "w.codes", *QUANTIZE, "--keep", notices=1)
         self.left_alone()
 
     def test_dequantize_wants_what_quantize_wrote(self):
@@ -322,5 +322,5 @@ class Interrupted(Case):
                 time.sleep(0.002)  # until the temporary file is there
             child.send_signal(signal.SIGINT)
             stderr = child.communicate(timeout=60)[1]
-            self.assertEqual(child.returncode, 130, f"{words[0]}: {stderr}")
             self.assertEqual(sorted(os.listdir(self.folder)), before, words[0])
+            self.assertIn(child.returncode, (130, -signal.SIGINT), f"{words[0]}: {stderr}")  # a shell says 130 of both

@@ -1,4 +1,5 @@
 """The formats once more, slowly, in fractions: decode, the naive scale, the nearest element. Shares nothing with the program."""
+import math
 import struct
 from fractions import Fraction
 
@@ -36,35 +37,36 @@ def round_bits(x, precision, least):
     """x to `precision` significant bits, no place below 2^least; ties to even."""
     if x == 0:
         return Fraction(0)
-    place = Fraction(2) ** least
-    while abs(x) / place >= Fraction(2) ** precision:
-        place *= 2
+    place = Fraction(2) ** max(least, exponent(abs(x)) - precision + 1)
     return round(x / place) * place  # Python rounds a fraction half to even
 
 
-def to_float32(x):
-    return round_bits(x, 24, -149)
-
-
 def to_dtype(x, dtype):
-    """x rounded once to that dtype, as a fraction."""
-    return round_bits(x, *{"F64": (53, -1074), "F32": (24, -149), "F16": (11, -24), "BF16": (8, -133)}[dtype])
+    """x rounded once to that dtype, as a fraction; infinite beyond its largest number."""
+    precision, least, top = {"F64": (53, -1074, 1024), "F32": (24, -149, 128), "F16": (11, -24, 16), "BF16": (8, -133, 128)}[dtype]
+    rounded = round_bits(x, precision, least)
+    return rounded if abs(rounded) < Fraction(2) ** top else math.copysign(math.inf, x)
+
+
+def to_float32(x):
+    return to_dtype(x, "F32")
+
+
+def exactly(x):
+    """A float as a fraction, the infinities as themselves."""
+    return Fraction(x) if math.isfinite(x) else x
 
 
 def exponent(x):
-    """floor(log2 x)."""
-    n = 0
-    while Fraction(2) ** n > x:
-        n -= 1
-    while Fraction(2) ** (n + 1) <= x:
-        n += 1
-    return n
+    """floor(log2 x) for x > 0."""
+    n = x.numerator.bit_length() - x.denominator.bit_length()
+    return n if x >= Fraction(2) ** n else n - 1
 
 
 def tensor_scale(form, amax, scale_max=448):
     if form == "mxfp4" or amax == 0:
         return Fraction(1)
-    return to_float32(amax / (LEVELS[ELEMENT[form]][-1] * scale_max))
+    return max(to_float32(amax / (LEVELS[ELEMENT[form]][-1] * scale_max)), Fraction(2) ** -149)  # never zero
 
 
 def naive_scale_code(form, amax, scaling):

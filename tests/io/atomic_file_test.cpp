@@ -112,7 +112,7 @@ TEST_F(AtomicFiles, AFullDiskStopsASafetensorsFile) {
   const std::vector<std::byte> data(1 << 20);
   const std::string line = error_of([&] {
     SafetensorsWriter writer(path("out.safetensors"), {{"a", "U8", {1 << 20}}}, {});
-    writer.append(data);
+    writer.write("a", data);
   });
   EXPECT_TRUE(says(line, "cannot write"));
   EXPECT_EQ(files_left(), 0u);

@@ -48,7 +48,8 @@ void walk(const TensorFile& file) {
   for (const TensorInfo& tensor : file.tensors()) {
     ASSERT_EQ(file.raw(tensor).size(), tensor.bytes);
     ASSERT_EQ(tensor.shape_text().empty(), false);
-    if (tensor.readable()) ASSERT_EQ(file.read(tensor).data.size(), static_cast<std::size_t>(tensor.elements()));
+    if (!tensor.readable()) continue;
+    ASSERT_EQ(file.read(tensor).data.size(), static_cast<std::size_t>(tensor.elements()));
   }
 }
 

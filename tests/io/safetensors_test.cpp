@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 
 #include "io/safetensors_writer.hpp"
 #include "io/tensor_file.hpp"
@@ -42,10 +43,9 @@ TEST_F(Safetensors, WhatIsWrittenIsReadBack) {
       path("t.safetensors"),
       {{"z/weight", "F32", {2, 3}}, {"", "F4", {2, 3}}, {"odd \"name\"\n\u00e9", "U8", {}}, {"none", "BF16", {0, 5}}},
       {{"format", "pt"}, {"config", "{\"a\": 1}"}});
-  writer.append(raw_bytes(weights.substr(0, 5)));
-  writer.append(raw_bytes(weights.substr(5)));
-  writer.append(raw_bytes(packed));
-  writer.append(raw_bytes("\x07"));
+  writer.write("", raw_bytes(packed));
+  writer.write("z/weight", raw_bytes(weights));
+  writer.write("odd \"name\"\n\u00e9", raw_bytes("\x07"));
   writer.commit();
 
   const auto opened = open_tensors(path("t.safetensors"));
@@ -69,7 +69,8 @@ TEST_F(Safetensors, WhatIsWrittenIsReadBack) {
 
 TEST_F(Safetensors, TheHeaderIsPaddedOrderedAndWithoutSurprises) {
   SafetensorsWriter writer(path("t.safetensors"), {{"b", "U8", {1}}, {"a", "U8", {1}}}, {{"k", "v"}});
-  writer.append(raw_bytes("xy"));
+  writer.write("a", raw_bytes("y"));
+  writer.write("b", raw_bytes("x"));
   writer.commit();
   const std::string expected =
       "{\"__metadata__\":{\"k\":\"v\"},\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
@@ -78,6 +79,23 @@ TEST_F(Safetensors, TheHeaderIsPaddedOrderedAndWithoutSurprises) {
   EXPECT_EQ(bytes.substr(8, expected.size()), expected);
   EXPECT_EQ((bytes.size() - 2) % 8, 0u);
   EXPECT_EQ(bytes.substr(bytes.size() - 2), "xy");
+}
+
+TEST_F(Safetensors, EveryTensorStartsAtAMultipleOfItsElement) {
+  SafetensorsWriter writer(path("t.safetensors"),
+                           {{"u8", "U8", {3}}, {"f16", "F16", {1}}, {"f64", "F64", {1}}, {"f32", "F32", {1}}, {"f4", "F4", {2}}}, {});
+  const std::string bytes = "12345678";
+  for (const auto& [name, size] : std::map<std::string, std::size_t>{{"u8", 3}, {"f16", 2}, {"f64", 8}, {"f32", 4}, {"f4", 1}}) {
+    writer.write(name, raw_bytes(bytes.substr(0, size)));
+  }
+  writer.commit();
+  const auto opened = open_tensors(path("t.safetensors"));
+  const auto* const start = opened->raw(*opened->find("f64")).data();
+  for (const TensorInfo& t : opened->tensors()) {
+    const auto offset = static_cast<std::size_t>(opened->raw(t).data() - start);
+    EXPECT_EQ(offset * 8 % static_cast<std::size_t>(t.dtype.bits), 0u) << t.name;
+    EXPECT_EQ(std::memcmp(opened->raw(t).data(), bytes.data(), t.bytes), 0) << t.name;
+  }
 }
 
 TEST_F(Safetensors, AnEmptyListIsAFile) {
@@ -94,16 +112,23 @@ TEST_F(Safetensors, TheWriterHoldsToItsDeclaration) {
   EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a\xff", "U8", {1}}}, {}); }), "not UTF-8"));
   EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).commit(); }), "never written"));
   EXPECT_TRUE(says(error_of([&] {
-                     SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).append(raw_bytes("ab"));
+                     SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).write("a", raw_bytes("ab"));
                    }),
-                   "more data"));
+                   "2 bytes where 1 were declared"));
+  EXPECT_TRUE(says(error_of([&] { SafetensorsWriter(name, {{"a", "U8", {1}}}, {}).write("b", raw_bytes("a")); }), "not declared"));
+  EXPECT_TRUE(says(error_of([&] {
+                     SafetensorsWriter writer(name, {{"a", "U8", {1}}}, {});
+                     writer.write("a", raw_bytes("a"));
+                     writer.write("a", raw_bytes("a"));
+                   }),
+                   "written before"));
   EXPECT_EQ(files_left(), 0u);
 }
 
 TEST_F(Safetensors, EveryTypeIsListedAndFourAreRead) {
   const auto is_read = [&](const std::string& dtype, std::int64_t count) {
     SafetensorsWriter writer(path("t.safetensors"), {{"a", dtype, {count}}}, {});
-    writer.append(raw_bytes(std::string(8, '\0')));
+    writer.write("a", raw_bytes(std::string(8, '\0')));
     writer.commit();
     const auto opened = open_tensors(path("t.safetensors"));
     const std::string line = error_of([&] { opened->read(opened->tensors()[0]); });

@@ -18,7 +18,7 @@ class Shards : public testing::TempFolder {
     SafetensorsWriter writer(path(name), entries, {{"format", "pt"}});
     for (const std::string& tensor : tensors) {
       const float value = static_cast<float>(tensor.size());
-      writer.append(std::as_bytes(std::span(&value, 1)));
+      writer.write(tensor, std::as_bytes(std::span(&value, 1)));
     }
     writer.commit();
   }

@@ -18,7 +18,7 @@ class Widening : public testing::TempFolder {
  protected:
   Values read(const std::string& dtype, std::int64_t count, std::span<const std::byte> bytes) const {
     SafetensorsWriter writer(path("t.safetensors"), {{"a", dtype, {count}}}, {});
-    writer.append(bytes);
+    writer.write("a", bytes);
     writer.commit();
     const auto opened = open_tensors(path("t.safetensors"));
     return opened->read(opened->tensors()[0]);

@@ -14,8 +14,20 @@
 namespace fp4scope::blocks {
 
 enum class Family {
-  normal, normal_bf16, student, lattice, midpoints, near_midpoints, dominance_edge, zero, equal, one_nonzero, tiny,
-  huge, mixed_exponents, whole_range
+  normal,
+  normal_bf16,
+  student,
+  lattice,
+  midpoints,
+  near_midpoints,
+  dominance_edge,
+  zero,
+  equal,
+  one_nonzero,
+  tiny,
+  huge,
+  mixed_exponents,
+  whole_range
 };
 
 struct FamilyRow {
@@ -27,11 +39,11 @@ inline constexpr FamilyRow all_families[] = {
     {Family::normal, "normal"},
     {Family::normal_bf16, "normal_bf16"},
     {Family::student, "student_t3"},
-    {Family::lattice, "lattice"},                  // bf16 multiples of half a scale: ties between codes are dense
-    {Family::midpoints, "midpoints"},              // on midpoints at several scales
-    {Family::near_midpoints, "near_midpoints"},    // on them or one float beside
-    {Family::dominance_edge, "dominance_edge"},    // amax on, or one float beside, the dominance constant of a code
-    {Family::zero, "zero"},                        // with both signs
+    {Family::lattice, "lattice"},                // bf16 multiples of half a scale: ties between codes are dense
+    {Family::midpoints, "midpoints"},            // on midpoints at several scales
+    {Family::near_midpoints, "near_midpoints"},  // on them or one float beside
+    {Family::dominance_edge, "dominance_edge"},  // amax on, or one float beside, the dominance constant of a code
+    {Family::zero, "zero"},                      // with both signs
     {Family::equal, "equal"},
     {Family::one_nonzero, "one_nonzero"},
     {Family::tiny, "tiny"},                        // subnormal floats
@@ -41,7 +53,7 @@ inline constexpr FamilyRow all_families[] = {
 };
 
 /// 1, powers of two, full significands, the least and the largest float.
-inline constexpr float tensor_scales[] = {1,           0x1p-9f,   0x1.234566p-11f, 0x1.fffffep-20f, 0x1.000002p3f,
+inline constexpr float tensor_scales[] = {1,         0x1p-9f,     0x1.234566p-11f, 0x1.fffffep-20f, 0x1.000002p3f,
                                           0x1p-149f, 0x1.8p-148f, 0x1p100f,        FLT_MAX};
 
 class Maker {
@@ -77,7 +89,8 @@ class Maker {
       case Family::midpoints: return to_float(tensor_scale * nearby_scale(code) * midpoint());
       case Family::near_midpoints: return beside(tensor_scale * nearby_scale(code) * midpoint());
       case Family::dominance_edge: return below(2) ? 0 : to_float(unit * below(14) / 2);
-      case Family::zero: case Family::one_nonzero: return 0;
+      case Family::zero:
+      case Family::one_nonzero: return 0;
       case Family::equal: return to_float(unit * 16 * uniform());
       case Family::tiny: return from_bits(static_cast<std::uint32_t>(words_()) & ((2u << below(23)) - 1));
       case Family::huge: return to_float(FLT_MAX * (1 - uniform() * uniform()));

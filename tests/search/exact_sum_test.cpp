@@ -59,7 +59,8 @@ TEST(ExactSum, has_the_sign_of_random_sums_that_cancel) {
     return words() % 2 ? x : -x;
   };
   for (int round = 0; round < 4000; ++round) {
-    const int low = -420 + static_cast<int>(words() % 800), high = std::min(400, low + 1 + static_cast<int>(words() % 200));
+    const int low = -420 + static_cast<int>(words() % 800),
+              high = std::min(400, low + 1 + static_cast<int>(words() % 200));
     std::vector<double> terms;
     const auto pairs = words() % 40;
     for (std::size_t i = 0; i < pairs; ++i) {

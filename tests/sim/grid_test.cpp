@@ -20,6 +20,8 @@ struct GridRow {
   std::array<double, 8> level;
 };
 
+void PrintTo(const GridRow& row, std::ostream* out) { *out << row.name; }
+
 constexpr GridRow grid_rows[] = {
     {"nvfp4", formats::nvfp4, {0, 0.5, 1, 1.5, 2, 3, 4, 6}},
     {"mxfp4", formats::mxfp4, {0, 0.5, 1, 1.5, 2, 3, 4, 6}},

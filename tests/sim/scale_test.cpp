@@ -45,10 +45,10 @@ struct MxRow {
 };
 
 constexpr MxRow mx_rows[] = {
-    {"floor", sim::floor_rule, 8, true},    // k - 2
-    {"even", sim::even_rule, 7, true},      // k - 1 if m >= 1.75
-    {"rceil", sim::rceil_rule, 6, false},   // k - 1 if m > 1.5
-    {"ceil", sim::ceil_rule, 4, false},     // k - 1 if m > 1
+    {"floor", sim::floor_rule, 8, true},   // k - 2
+    {"even", sim::even_rule, 7, true},     // k - 1 if m >= 1.75
+    {"rceil", sim::rceil_rule, 6, false},  // k - 1 if m > 1.5
+    {"ceil", sim::ceil_rule, 4, false},    // k - 1 if m > 1
 };
 
 TEST(MxRules, are_their_definitions_by_significand_and_exponent_for_every_positive_bf16) {
@@ -75,6 +75,8 @@ struct NvRow {
   sim::ScaleRule rule;
   int divisor;
 };
+
+void PrintTo(const NvRow& row, std::ostream* out) { *out << row.name; }
 
 constexpr NvRow nv_rows[] = {{"static6", {6, Rounding::nearest_even}, 6},
                              {"static4", {4, Rounding::nearest_even}, 4},
@@ -105,8 +107,7 @@ class EveryNvRule : public testing::TestWithParam<NvRow> {
     if (got == want || ++failures > 10) return;
     ADD_FAILURE() << GetParam().name << std::hexfloat << " of amax " << amax << ", tensor scale " << t << std::hex
                   << ": got 0x" << got << " = " << formats::decode_double(formats::e4m3, static_cast<unsigned>(got))
-                  << ", want 0x" << want << " = "
-                  << formats::decode_double(formats::e4m3, static_cast<unsigned>(want));
+                  << ", want 0x" << want << " = " << formats::decode_double(formats::e4m3, static_cast<unsigned>(want));
   }
 
   float any_positive() { return from_bits(1 + static_cast<std::uint32_t>(words() % 0x7F7FFFFF)); }
@@ -127,8 +128,8 @@ TEST_P(EveryNvRule, rounds_the_real_quotient_of_random_floats) {
 
 TEST_P(EveryNvRule, rounds_the_real_quotient_on_and_beside_every_midpoint) {
   for (int round = 0; round < 40; ++round) {
-    const float edges[] = {1,         0x1p-149f,   0x3p-149f,       0x1p-126f, 0x1.fffffep-127f,
-                           FLT_MAX / 2048, FLT_MAX, 0x1.fffffep-1f, 0x1p-20f,  0x1.8p0f};
+    const float edges[] = {1,       0x1p-149f,      0x3p-149f, 0x1p-126f, 0x1.fffffep-127f, FLT_MAX / 2048,
+                           FLT_MAX, 0x1.fffffep-1f, 0x1p-20f,  0x1.8p0f};
     const float t = round < 10 ? edges[round] : any_positive();
     for (int code = 0; code < 127; ++code) {
       const double midpoint = std::ldexp(static_cast<double>(e4m3_units(code) + e4m3_units(code + 1)), -11);
