@@ -68,6 +68,7 @@ EncodeCount encode_file(const EncodeOptions& options, const std::string& in, con
   EncodeCount count;
   for (const io::TensorInfo* t : chosen) {
     const std::vector<std::uint8_t> codes = encode_values(options, file->read(*t).data, count);
+    if (options.stop && *options.stop) return count;
     writer.write(t->name + ".codes", std::as_bytes(std::span(codes)));
   }
   writer.commit();

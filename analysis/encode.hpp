@@ -1,6 +1,7 @@
 // `encode`: tensors of any shape, each F32 value to one code of an element format.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 #include "analysis/tensors.hpp"
@@ -13,6 +14,7 @@ struct EncodeOptions {
   formats::Rounding rounding = formats::Rounding::nearest_even;
   formats::Overflow overflow = formats::Overflow::saturate;
   std::uint64_t seed = 1;  ///< of the stochastic rounding: word = Philox(seed, position in the tensor)
+  const std::atomic<bool>* stop = nullptr;
 };
 
 struct EncodeCount {
@@ -28,6 +30,7 @@ std::vector<std::uint8_t> encode_values(const EncodeOptions& options, const std:
                                         EncodeCount& count);
 
 /// Every F32 tensor T of `in` -> T.codes of the same shape in `out`, U8 or U16. Others are skipped with a word.
+/// `out` is whole or absent; absent when `stop` turns true.
 EncodeCount encode_file(const EncodeOptions& options, const std::string& in, const std::string& out,
                         const std::string& tool, const Notice& notice);
 

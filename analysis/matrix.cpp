@@ -10,7 +10,6 @@ namespace fp4scope::analysis {
 
 Matrix pad_columns(const Matrix& m, int block) {
   const std::int64_t cols = padded(m.cols, block);
-  if (cols == m.cols) return m;
   Matrix out = {m.rows, cols, std::vector<float>(static_cast<std::size_t>(m.rows * cols), 0.0f)};
   for (std::int64_t r = 0; r < m.rows; ++r) std::copy_n(m.row(r), m.cols, out.data.begin() + r * cols);
   return out;

@@ -12,6 +12,7 @@
 namespace fp4scope::analysis {
 
 const std::vector<std::string> select_names = {"mse", "mae", "absmax"};
+const std::vector<std::string> planned_format_names = {"if4"};
 
 std::vector<std::string> format_names() {
   std::vector<std::string> names;
@@ -38,7 +39,7 @@ void refuse_planned(const std::string& where, const std::string& name, const std
 }
 
 const formats::BlockFormat& parse_format(const std::string& name) {
-  refuse_planned("--format", name, {"if4"}, format_names());
+  refuse_planned("--format", name, planned_format_names, format_names());
   const formats::BlockFormat* format = formats::find_block_format(name);
   if (!format) throw UsageError("--format", "unknown format '" + name + "'", suggestion(name, format_names()));
   return *format;
@@ -63,6 +64,9 @@ void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
   const int default_max = c.method->scale_max != 0 ? c.method->scale_max : c.format->scale_max;
   c.scale_max = words.scale_max != 0 ? words.scale_max : default_max;
   if (c.scale_max < 0) throw UsageError("--scale-max", "must be positive");
+  if (words.scale_max != 0 && word != "amax") {
+    throw UsageError("--scale-max", "has no effect without an amax tensor scale", "--tensor-scale amax");
+  }
   if (word == "none") {
     c.scaling = TensorScaling::none;
   } else if (word == "amax") {
@@ -106,6 +110,9 @@ QuantizeConfig parse_config(const QuantizeWords& words) {
   else if (select == "mae") c.select = search::Select::mae;
   else if (select == "absmax") c.select = search::Select::absmax;
   else throw UsageError("--select", "unknown criterion '" + select + "'", suggestion(select, select_names));
+  if (!words.select.empty() && c.method->kind != search::MethodKind::four_over_six) {
+    throw UsageError("--select", std::string("has no effect on ") + c.method->name, "it chooses between the two of 4over6");
+  }
   const std::string nonfinite = words.nonfinite.empty() ? "refuse" : words.nonfinite;
   if (nonfinite != "refuse" && nonfinite != "propagate") {
     throw UsageError("--nonfinite", "unknown word '" + nonfinite + "'", suggestion(nonfinite, {"refuse", "propagate"}));
@@ -152,7 +159,9 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
     const std::string found = describe_nonfinite(matrix);
     if (!found.empty()) throw Error(where, found, "mend the data, or --nonfinite propagate to make such blocks NaN");
   }
-  const Matrix m = pad_columns(matrix, config.block);
+  const bool whole = matrix.cols % config.block == 0;
+  const Matrix wide = whole ? Matrix{} : pad_columns(matrix, config.block);
+  const Matrix& m = whole ? matrix : wide;
   Quantized q;
   q.config = config;
   q.rows = m.rows;

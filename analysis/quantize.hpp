@@ -38,7 +38,7 @@ struct QuantizeConfig {
 
 /// A configuration from words, with the defaults of format and method filled in. Empty words and 0 mean the default.
 /// Throws UsageError: an unknown name (with the nearest right one), a method that the format doesn't have, an odd
-/// block, an amax tensor scale for a format that has no default scale max, ...
+/// block, an amax tensor scale for a format that has no default scale max, a word that would have no effect, ...
 struct QuantizeWords {
   std::string format, scale, select, tensor_scale, nonfinite;
   int block = 0;
@@ -47,6 +47,7 @@ struct QuantizeWords {
 QuantizeConfig parse_config(const QuantizeWords& words);
 
 std::vector<std::string> format_names();
+extern const std::vector<std::string> planned_format_names;  ///< designed, not built
 std::vector<std::string> method_names(const std::string& format);
 extern const std::vector<std::string> select_names;
 

@@ -198,6 +198,9 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
   for (const io::TensorInfo* t : job.quantized) {
     const Matrix m = read_matrix(*file, *t, o.notice);
     const bool fits = !o.activations.empty() && m.cols == x.cols;
+    if (!o.activations.empty() && !fits && !needs_hessian) {
+      o.notice(fmt::format("{}: no output error, {} columns do not fit activations of {}", t->name, m.cols, x.cols));
+    }
     if (needs_hessian && !fits) {
       throw Error(o.in + ": " + t->name, fmt::format("{} columns do not fit activations of {}", m.cols, x.cols),
                   "select the tensors that they belong to with --tensor");
@@ -227,6 +230,17 @@ Json read_record(const std::string& in, const io::TensorFile& file) {
                      record["block"].is_number_integer();
   if (!whole) throw Error(in, "is no output of fp4scope quantize", "its metadata has no readable 'fp4scope' record");
   return record;
+}
+
+/// Format and block as the record has them.
+QuantizeConfig recorded_config(const std::string& in, const Json& record) {
+  const auto block = record["block"].get<std::int64_t>();
+  if (block < 2 || block > search::max_block) throw Error(in, fmt::format("its record says a block of {}", block));
+  try {
+    return parse_config({record["format"].get<std::string>(), "", "", "none", "", static_cast<int>(block), 0});
+  } catch (const UsageError& e) {
+    throw Error(in, "its record: " + e.problem);
+  }
 }
 
 const io::TensorInfo& part(const std::string& in, const io::TensorFile& file, const std::string& name,
@@ -262,11 +276,11 @@ Quantized read_quantized(const std::string& in, const io::TensorFile& file, cons
 
 }  // namespace
 
-void dequantize_file(const std::string& in, const std::string& out, const std::string& dtype, const std::string& tool) {
+std::size_t dequantize_file(const std::string& in, const std::string& out, const std::string& dtype,
+                            const std::string& tool, const std::atomic<bool>* stop) {
   const auto file = io::open_tensors(in);
   const Json record = read_record(in, *file);
-  const QuantizeConfig config =
-      parse_config({record["format"].get<std::string>(), "", "", "none", "", record["block"].get<int>(), 0});
+  const QuantizeConfig config = recorded_config(in, record);
 
   std::vector<Entry> list;
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> quantized;
@@ -299,10 +313,13 @@ void dequantize_file(const std::string& in, const std::string& out, const std::s
     std::int64_t cols = 1;
     for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
     const Quantized q = read_quantized(in, *file, name, config, shape[0], cols);
-    writer.write(name, dequantized_as(dtype, q, cols).bytes());
+    const FloatBytes values = dequantized_as(dtype, q, cols);
+    if (stop && *stop) return 0;
+    writer.write(name, values.bytes());
   }
   for (const io::TensorInfo* t : copied) writer.write(t->name, file->raw(*t));
   writer.commit();
+  return quantized.size();
 }
 
 }  // namespace fp4scope::analysis

@@ -42,7 +42,9 @@ struct QuantizedTensor {
 /// Throws Error; `out` is whole or absent. Interrupted: no file, an empty list.
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& options);
 
-/// Reads what quantize_file wrote: every tensor under its own name and shape, F32 or BF16, kept tensors copied.
-void dequantize_file(const std::string& in, const std::string& out, const std::string& dtype, const std::string& tool);
+/// Reads what quantize_file wrote: every tensor under its own name and shape, F32 or BF16 (the exact product rounded
+/// once; beyond the type's range that is Inf), kept tensors copied. Returns how many were dequantized, 0 if interrupted.
+std::size_t dequantize_file(const std::string& in, const std::string& out, const std::string& dtype,
+                            const std::string& tool, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace fp4scope::analysis

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -43,6 +44,18 @@ struct Plan {
   std::string inputs;             // sizes and times of the input files, to notice a change before resuming
 };
 
+/// Names, sizes and times.
+std::string describe_files(const io::TensorFile& file) {
+  std::string text;
+  for (const std::string& name : file.files()) {
+    struct stat s {};
+    if (stat(name.c_str(), &s) != 0) continue;
+    text += fmt::format("{} {} {}.{:09}\n", std::filesystem::weakly_canonical(name).string(), s.st_size, s.st_mtim.tv_sec,
+                        s.st_mtim.tv_nsec);
+  }
+  return text;
+}
+
 void plan_file(const SweepConfig& config, const InputSpec& input, Plan& plan) {
   const std::string path = resolve_path(config, input.file);
   const std::shared_ptr<const io::TensorFile> file = io::open_tensors(path);
@@ -58,11 +71,7 @@ void plan_file(const SweepConfig& config, const InputSpec& input, Plan& plan) {
     any = true;
   }
   if (!any) throw Error(path, "no tensor to quantize is matched by " + join(input.tensors), "list other 'tensors'");
-  for (const std::string& name : file->files()) {
-    struct stat s {};
-    if (stat(name.c_str(), &s) != 0) continue;
-    plan.inputs += fmt::format("{} {} {}.{:09}\n", name, s.st_size, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
-  }
+  plan.inputs += describe_files(*file);
 }
 
 void plan_tensors(const SweepConfig& config, Plan& plan) {
@@ -107,7 +116,10 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
               skipped.insert(format + " with tensor_scale amax skipped, it has no default scale_max");
               continue;
             }
-            configs.push_back(parse_config({format, method, select, scaling, config.nonfinite, block, grid.scale_max}));
+            const bool chooses = found->kind == search::MethodKind::four_over_six;
+            const bool from_amax = scaling == "amax" || (scaling.empty() && formats::find_block_format(format)->tensor_scaled);
+            configs.push_back(parse_config({format, method, chooses ? select : "", scaling, config.nonfinite, block,
+                                            from_amax ? grid.scale_max : 0}));
           }
         }
       }
@@ -116,20 +128,36 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
   return configs;
 }
 
+/// The column count that activations from a file fit; 0: any.
+std::int64_t plan_activations(const SweepConfig& config, Plan& plan) {
+  if (config.activations.kind != ActivationsSpec::Kind::file) return 0;
+  const std::string path = resolve_path(config, config.activations.file);
+  plan.inputs += describe_files(*io::open_tensors(path));
+  return read_activations(path, config.activations.tensor, [](const std::string&) {}).cols;
+}
+
 Plan make_plan(const SweepConfig& config) {
   Plan plan;
   plan_tensors(config, plan);
+  const std::int64_t columns = plan_activations(config, plan);
   std::vector<std::vector<QuantizeConfig>> configs;
   for (const GridSpec& grid : config.grids) configs.push_back(plan_configs(config, grid, plan.skipped));
   for (std::size_t t = 0; t < plan.tensors.size(); ++t) {
     for (std::size_t g = 0; g < configs.size(); ++g) {
       const std::vector<std::string>& inputs = config.grids[g].inputs;
       if (!inputs.empty() && !selected(plan.tensors[t].input->name, inputs, {})) continue;
-      for (const QuantizeConfig& c : configs[g]) plan.work.push_back({"", t, c});
+      for (const QuantizeConfig& c : configs[g]) {
+        const std::int64_t cols = plan.tensors[t].shape.cols;
+        if (c.method->kind == search::MethodKind::hessian && columns != 0 && columns != cols) {
+          plan.skipped.insert(fmt::format("{}: hessian skipped, {} columns do not fit activations of {}",
+                                          plan.tensors[t].name, cols, columns));
+          continue;
+        }
+        plan.work.push_back({"", t, c});
+      }
     }
   }
   for (std::size_t i = 0; i < plan.work.size(); ++i) plan.work[i].run = fmt::format("{:06}", i);
-  if (plan.work.empty()) throw UsageError("sweep", "nothing to do", "every combination was skipped");
   return plan;
 }
 
@@ -329,10 +357,13 @@ class Log {
   nlohmann::ordered_json json_;
 };
 
-SweepOutcome assemble(const io::RecordStore& store, const std::string& out, const SweepOptions& options,
-                      const std::string& configuration, std::int64_t seed, std::size_t planned) {
+SweepOutcome assemble(const io::RecordStore& store, const SweepOptions& options, const std::string& configuration,
+                      std::int64_t seed, std::size_t planned) {
   std::vector<io::Record> records;
-  for (const std::string& key : store.keys()) records.push_back(store.get(key));
+  for (const std::string& key : store.keys()) {
+    if (store.has(key)) records.push_back(store.get(key));
+    else if (options.notice) options.notice("record " + key + " is torn, left out");
+  }
   SweepOutcome outcome;
   outcome.planned = planned;
   outcome.interrupted = records.size() < planned;
@@ -345,7 +376,7 @@ SweepOutcome assemble(const io::RecordStore& store, const std::string& out, cons
                                      {"configuration", configuration},
                                      {"seed", seed},
                                      {"complete", std::int64_t{outcome.interrupted ? 0 : 1}}};
-  io::write_results(out, attributes, outcome.table.columns, records);
+  io::write_results(options.out, attributes, outcome.table.columns, records);
   return outcome;
 }
 
@@ -389,26 +420,8 @@ void run_one(const Work& work, const PlannedTensor& tensor, TensorContext& conte
   store.put_note("runs.json", log.runs());
 }
 
-}  // namespace
-
-std::vector<io::Column> sweep_columns() {
-  std::vector<io::Column> columns;
-  for (const ColumnRow& c : column_rows) columns.push_back({c.name, c.unit, c.description});
-  return columns;
-}
-
-SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
-  Log log(options);
-  const Notice notice = [&](const std::string& word) {
-    log.notice(word);
-    if (options.notice) options.notice(word);
-  };
-  const Plan plan = make_plan(config);
-  const std::string configuration = canonical_toml(config);
-  io::RecordStore store = open_store(options, configuration, plan);
-  log.take_runs(store.note("runs.json"));
-  for (const std::string& word : plan.skipped) notice(word);
-
+void run_all(const SweepConfig& config, const SweepOptions& options, const Plan& plan, io::RecordStore& store, Log& log,
+             const Notice& notice) {
   const std::int64_t tokens = config.activations.kind == ActivationsSpec::Kind::none ? 0 : config.activations.synthetic.tokens;
   double total = 0, done = 0;
   for (const Work& work : plan.work) total += cost(work, plan.tensors[work.tensor], tokens);
@@ -426,10 +439,6 @@ SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
       context = std::make_unique<TensorContext>(config, tensor, notice);
       loaded = work.tensor;
     }
-    if (work.config.method->kind == search::MethodKind::hessian && !context->activations) {
-      throw Error(tensor.name, fmt::format("hessian needs activations of {} columns", tensor.shape.cols),
-                  "other activations, or leave the tensor or the method out");
-    }
     const std::int64_t cols = padded(tensor.shape.cols, work.config.block);
     const std::string word = fmt::format("{}: {} columns padded with zeros to {} for block {}", tensor.name,
                                          tensor.shape.cols, cols, work.config.block);
@@ -440,8 +449,36 @@ SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
                                          work.config.method->name));
     }
   }
-  SweepOutcome outcome = assemble(store, options.out, options, configuration, static_cast<std::int64_t>(config.seed),
-                                  plan.work.size());
+}
+
+}  // namespace
+
+std::vector<io::Column> sweep_columns() {
+  std::vector<io::Column> columns;
+  for (const ColumnRow& c : column_rows) columns.push_back({c.name, c.unit, c.description});
+  return columns;
+}
+
+SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
+  Log log(options);
+  const Notice notice = [&](const std::string& word) {
+    log.notice(word);
+    if (options.notice) options.notice(word);
+  };
+  const Plan plan = make_plan(config);
+  for (const std::string& word : plan.skipped) notice(word);
+  if (plan.work.empty()) throw UsageError("sweep", "nothing to do", "every combination was skipped, see above");
+  const io::AtomicFile writable(options.out);  // an output that can't be written is better known now
+  const std::string configuration = canonical_toml(config);
+  io::RecordStore store = open_store(options, configuration, plan);
+  log.take_runs(store.note("runs.json"));
+  try {
+    run_all(config, options, plan, store, log, notice);
+  } catch (...) {
+    if (store.keys().empty()) store.remove();
+    throw;
+  }
+  SweepOutcome outcome = assemble(store, options, configuration, static_cast<std::int64_t>(config.seed), plan.work.size());
   log.write(outcome.interrupted);
   if (!outcome.interrupted) store.remove();
   return outcome;
@@ -455,7 +492,7 @@ SweepOutcome finish_sweep(const SweepOptions& options) {
   const std::string configuration = store.note("configuration.toml");
   if (configuration.empty()) throw Error(partial, "has no configuration.toml", "it is not a sweep's folder");
   const SweepConfig config = parse_sweep(configuration, partial + "/configuration.toml");
-  return assemble(store, options.out, options, configuration, static_cast<std::int64_t>(config.seed),
+  return assemble(store, options, configuration, static_cast<std::int64_t>(config.seed),
                   std::stoul(store.note("planned.txt")));
 }
 

@@ -18,6 +18,10 @@ namespace fp4scope::analysis {
 
 namespace {
 
+bool matches_any(const std::string& name, const std::vector<std::string>& names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
 /// A TOML table that knows which of its keys were asked for, so that a misspelt one is found.
 class Section {
  public:
@@ -25,7 +29,7 @@ class Section {
       : table_(table), where_(std::move(where)), name_(std::move(name)) {}
 
   bool has(const std::string& key) {
-    known_.push_back(key);
+    if (!matches_any(key, known_)) known_.push_back(key);
     return table_.contains(key);
   }
 
@@ -65,15 +69,19 @@ class Section {
   void finish() const {
     for (const auto& [key, node] : table_) {
       const std::string name(key.str());
-      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
+      if (matches_any(name, known_)) continue;
       fail(node, "unknown key '" + name + "'" + (name_.empty() ? "" : " in [" + name_ + "]"), suggestion(name, known_));
     }
   }
 
   /// `name` must be among `names`.
   std::string choose(const std::string& key, const std::string& name, const std::vector<std::string>& names) const {
-    if (std::find(names.begin(), names.end(), name) != names.end()) return name;
-    fail(*table_.get(key), "unknown " + key + " '" + name + "'", suggestion(name, names));
+    if (matches_any(name, names)) return name;
+    const std::string one = key.back() == 's' ? key.substr(0, key.size() - 1) : key;
+    if (key == "formats" && matches_any(name, planned_format_names)) {
+      fail(key, "the format '" + name + "' is not built yet", "there are: " + join(names));
+    }
+    fail(key, "unknown " + one + " '" + name + "'", suggestion(name, names));
   }
 
   [[noreturn]] void fail(const std::string& key, const std::string& what, const std::string& mend = "") const {
@@ -181,10 +189,18 @@ void check_methods(const Section& s, const GridSpec& grid) {
   std::vector<std::string> names;
   for (const std::string& format : grid.formats) {
     for (const std::string& name : method_names(format)) {
-      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+      if (!matches_any(name, names)) names.push_back(name);
     }
   }
   for (const std::string& method : grid.methods) s.choose("methods", method, names);
+}
+
+void check_tensor_scale(const Section& s, const std::string& word) {
+  try {
+    parse_config({"nvfp4", "naive", "", word, "", 0, 0});
+  } catch (const UsageError& e) {
+    s.fail("tensor_scale", "tensor_scale: " + e.problem);
+  }
 }
 
 GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs) {
@@ -210,7 +226,8 @@ GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs) {
     if (name != "mse") s.choose("select", name, select_names);
   }
   g.tensor_scales = s.list<std::string>("tensor_scale", {});
-  g.scale_max = static_cast<int>(s.get<std::int64_t>("scale_max", 0));
+  for (const std::string& word : g.tensor_scales) check_tensor_scale(s, word);
+  if (s.has("scale_max")) g.scale_max = static_cast<int>(positive(s, "scale_max", 0, 1 << 20));
   s.finish();
   return g;
 }

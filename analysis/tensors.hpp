@@ -27,7 +27,8 @@ Shape2d as_matrix(const io::TensorInfo& tensor);
 /// Reads it as binary32, with a word when F64 data had to be rounded.
 Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice);
 
-/// "FILE:NAME", or "FILE" alone when the file holds one tensor -> that tensor as a finite matrix. Throws Error.
+/// The tensor of `path` called `tensor`, or its only one if that is "", as a finite matrix [tokens, cols]; of more
+/// dimensions the last is cols. Throws Error.
 Matrix read_activations(const std::string& path, const std::string& tensor, const Notice& notice);
 
 }  // namespace fp4scope::analysis

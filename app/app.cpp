@@ -6,6 +6,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "analysis/names.hpp"
 #include "app/version.hpp"
@@ -40,7 +41,25 @@ void catch_signals() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-void say(const std::string& word) { fmt::print(stderr, "fp4scope: {}\n", word); }
+std::string printable(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7F) out += fmt::format("\\x{:02x}", byte);
+    else out += c;
+  }
+  return out;
+}
+
+void say(const std::string& word) {
+  const char* const clear_progress = isatty(STDERR_FILENO) ? "\r\x1b[K" : "";
+  fmt::print(stderr, "{}fp4scope: {}\n", clear_progress, printable(word));
+}
+
+int interrupted() {
+  say("interrupted, nothing was written");
+  return 130;
+}
 
 Progress::Progress() : shown_(isatty(STDERR_FILENO) != 0), start_(seconds()) {}
 
@@ -55,23 +74,36 @@ void Progress::operator()(double done, const std::string& what) {
   const double elapsed = seconds() - start_;
   const int left = done > 0 ? static_cast<int>(elapsed / done * (1 - done)) : 0;
   fmt::print(stderr, "\r[{:#<{}}{:.<{}}] {:3.0f}%  {:02}:{:02} left  {:.60}\x1b[K", "", filled, "", width - filled,
-             100 * done, left / 60, left % 60, what);
+             100 * done, left / 60, left % 60, printable(what));
   std::fflush(stderr);
 }
 
-std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows,
-                       std::size_t left_columns) {
+namespace {
+
+/// A number, or the dash that stands for none.
+bool is_number(const std::string& cell) {
+  char* end = nullptr;
+  std::strtod(cell.c_str(), &end);
+  return cell == "-" || (!cell.empty() && *end == '\0');
+}
+
+}  // namespace
+
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::size_t> width;
+  std::vector<bool> right(head.size(), true);
   for (const std::string& h : head) width.push_back(h.size());
   for (const auto& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      width[i] = std::max(width[i], printable(row[i]).size());
+      right[i] = right[i] && is_number(row[i]);
+    }
   }
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string text;
     for (std::size_t i = 0; i < cells.size(); ++i) {
-      const std::string cell =
-          i < left_columns ? fmt::format("{:<{}}", cells[i], width[i]) : fmt::format("{:>{}}", cells[i], width[i]);
-      text += (i == 0 ? "" : "  ") + cell;
+      const std::string cell = printable(cells[i]);
+      text += (i == 0 ? "" : "  ") + (right[i] ? fmt::format("{:>{}}", cell, width[i]) : fmt::format("{:<{}}", cell, width[i]));
     }
     text.erase(text.find_last_not_of(' ') + 1);
     return text + "\n";
@@ -83,7 +115,7 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
 
 void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead) {
   const auto refuse = [name, instead](const std::vector<std::string>&) -> bool {
-    throw UsageError(name, "is not built yet", instead);
+    throw UsageError("quantize", "'" + name + "' is not built yet", instead);
   };
   command.add_option(name, refuse, what + " (not built yet)")->expected(0, 1)->type_name("");
 }

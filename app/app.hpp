@@ -16,6 +16,9 @@ struct Common {
   int threads = 0;
 };
 
+/// What a verb that was stopped has to say: "interrupted, nothing was written", exit code 130.
+int interrupted();
+
 /// A verb adds its subcommand; the command's callback runs it and leaves its exit code in `exit_code`.
 struct Context {
   Common common;
@@ -39,8 +42,9 @@ std::string git_commit();
 const std::atomic<bool>& stop_flag();
 void catch_signals();
 
-/// "fp4scope: WORD" on stderr.
+/// "fp4scope: WORD" on stderr, one line: control characters, which a tensor's name may hold, are shown as \xNN.
 void say(const std::string& word);
+std::string printable(const std::string& text);
 
 /// A line with a bar and an ETA on a terminal, nothing elsewhere.
 class Progress {
@@ -54,9 +58,8 @@ class Progress {
   double start_;
 };
 
-/// Columns aligned, the first ones left, numbers right. Rows may be shorter than the head.
-std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows,
-                       std::size_t left_columns);
+/// Columns aligned: numbers right, words left.
+std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
 
 /// An option that is designed but not built: giving it exits 2 and says what there is.
 void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead);

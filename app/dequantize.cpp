@@ -1,6 +1,8 @@
 // fp4scope dequantize IN -o OUT: what quantize wrote, back to values.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
 #include "app/app.hpp"
@@ -22,8 +24,15 @@ void add_dequantize(CLI::App& app, Context& context) {
     if (!f32 && words->dtype != "bf16") {
       throw UsageError("--dtype", "unknown dtype '" + words->dtype + "'", analysis::suggestion(words->dtype, {"f32", "bf16"}));
     }
-    analysis::dequantize_file(words->in, words->out, f32 ? "F32" : "BF16", tool());
-    if (context.common.json) fmt::print("{{\"out\": \"{}\"}}\n", words->out);
+    catch_signals();
+    const std::size_t count = analysis::dequantize_file(words->in, words->out, f32 ? "F32" : "BF16", tool(), &stop_flag());
+    if (count == 0 && stop_flag()) {
+      context.exit_code = interrupted();
+      return;
+    }
+    const nlohmann::ordered_json j = {{"out", words->out}, {"tensors", count}};
+    if (context.common.json) fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+    else fmt::print("{} tensors to {}\n", count, words->out);
   });
 }
 

@@ -69,14 +69,23 @@ void print_all(bool json) {
                     f.twos_complement ? "-" : fmt::format("{}/{}/{}", f.exponent_bits, f.mantissa_bits, f.bias),
                     value_text(f, f.has_zero ? 1 : 0), value_text(f, f.max_code), specials_text(f), f.source});
   }
-  fmt::print("{}", text_table({"format", "bits", "exp/man/bias", "smallest", "largest", "specials", "source"}, rows, 1));
+  fmt::print("{}", text_table({"format", "bits", "exp/man/bias", "smallest", "largest", "specials", "source"}, rows));
   rows.clear();
   for (const formats::BlockFormat& f : formats::all_block_formats) {
     rows.push_back({f.name, f.element.name, f.scale.name, fmt::format("{}", f.block),
                     f.tensor_scaled ? fmt::format("amax / ({} * {})", f.element_max(), f.scale_max) : "none",
                     analysis::join(analysis::method_names(f.name))});
   }
-  fmt::print("\n{}", text_table({"block format", "element", "scale", "block", "tensor scale", "methods"}, rows, 6));
+  fmt::print("\n{}", text_table({"block format", "element", "scale", "block", "tensor scale", "methods"}, rows));
+}
+
+[[noreturn]] void refuse(const std::string& name) {
+  std::vector<std::string> names = analysis::element_names();
+  for (const std::string& f : analysis::format_names()) names.push_back(f);
+  for (const std::string& planned : analysis::planned_format_names) {
+    if (name == planned) throw UsageError("formats", "'" + name + "' is not built yet", "there are: " + analysis::join(names));
+  }
+  throw UsageError("formats", "unknown format '" + name + "'", analysis::suggestion(name, names));
 }
 
 void print_codes(const Format& f, bool json) {
@@ -99,7 +108,7 @@ void print_codes(const Format& f, bool json) {
     rows.push_back({fmt::format("0x{:0{}x}", code, digits), fmt::format("{:0{}b}", code, f.bits), value_text(f, code),
                     fmt::format("{} * 2^{}", d.value.significand, d.value.exponent), class_text(d.cls)});
   }
-  fmt::print("{}: {}\n{}", f.name, f.source, text_table({"code", "bits", "value", "exact", "class"}, rows, 2));
+  fmt::print("{}: {}\n{}", f.name, f.source, text_table({"code", "bits", "value", "exact", "class"}, rows));
 }
 
 }  // namespace
@@ -115,9 +124,7 @@ void add_formats(CLI::App& app, Context& context) {
       return;
     }
     const Format* f = formats::find_format(*name);
-    if (!f) {
-      throw UsageError("formats", "unknown format '" + *name + "'", analysis::suggestion(*name, analysis::element_names()));
-    }
+    if (!f) refuse(*name);
     print_codes(*f, context.common.json);
   });
 }

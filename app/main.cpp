@@ -3,6 +3,12 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -22,34 +28,42 @@ std::vector<std::string> verb_names(const CLI::App& app) {
   return names;
 }
 
+std::vector<std::string> option_names(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
+  }
+  return names;
+}
+
 /// CLI11's complaint as one line, with the nearest right name for what it did not know.
 std::string explain(const CLI::App& app, const std::vector<std::string>& words, const CLI::ParseError& error) {
   const std::vector<std::string> verbs = verb_names(app);
-  if (words.empty() || words[0].empty()) return fmt::format("no verb (there are: {}; fp4scope --help)", analysis::join(verbs));
-  const bool known = std::find(verbs.begin(), verbs.end(), words[0]) != verbs.end();
-  if (!known && words[0][0] != '-') {
+  const auto is_verb = [&](const std::string& word) { return std::find(verbs.begin(), verbs.end(), word) != verbs.end(); };
+  if (words.empty()) return fmt::format("no verb (there are: {}; fp4scope --help)", analysis::join(verbs));
+  if (words[0].rfind('-', 0) != 0 && !is_verb(words[0])) {
     for (const std::string& planned : planned_verbs) {
       if (planned == words[0]) return fmt::format("'{}' is not built yet (there are: {})", planned, analysis::join(verbs));
     }
     return fmt::format("unknown verb '{}' ({})", words[0], analysis::suggestion(words[0], verbs));
   }
-  const CLI::App& command = known ? *app.get_subcommand(words[0]) : app;
-  std::vector<std::string> options;
-  for (const CLI::Option* option : command.get_options()) {
-    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
-  }
-  const auto unknown = std::find_if(words.begin(), words.end(), [&](const std::string& word) {
+  const bool verb_first = is_verb(words[0]);
+  const CLI::App& command = verb_first ? *app.get_subcommand(words[0]) : app;
+  const std::string help = fmt::format("see fp4scope {}--help", verb_first ? words[0] + " " : "");
+  const std::vector<std::string> options = option_names(command);
+  for (const std::string& word : words) {
     const std::string name = word.substr(0, word.find('='));
-    return word.rfind("--", 0) == 0 && std::find(options.begin(), options.end(), name) == options.end();
-  });
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) && unknown != words.end()) {
-    const std::string name = unknown->substr(0, unknown->find('='));
-    return fmt::format("unknown option '{}' (did you mean '{}'? see fp4scope {} --help)", name,
-                       analysis::nearest_name(name, options), known ? words[0] : "");
+    if (name.size() < 2 || name[0] != '-' || std::isdigit(static_cast<unsigned char>(name[1]))) continue;
+    if (std::find(options.begin(), options.end(), name) != options.end()) continue;
+    if (!verb_first && std::any_of(words.begin(), words.end(), is_verb)) {
+      return fmt::format("option '{}' before the verb (options follow it; {})", name, help);
+    }
+    return fmt::format("unknown option '{}' (did you mean '{}'? {})", name, analysis::nearest_name(name, options), help);
   }
   std::string text = error.what();
   for (char& c : text) c = c == '\n' ? ' ' : c;
-  return fmt::format("{} (see fp4scope {}{}--help)", text, known ? words[0] : "", known ? " " : "");
+  return fmt::format("{} ({})", text, help);
 }
 
 int fail(const std::string& line, int code) {
@@ -81,6 +95,7 @@ int run(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   try {
     app.parse(argc, argv);
+    if (std::fflush(stdout) != 0) return fail(fmt::format("standard output: {}", std::strerror(errno)), 1);
     return context.exit_code;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
@@ -88,7 +103,7 @@ int run(int argc, char** argv) {
   } catch (const Error& e) {
     return fail(e.what(), e.exit_code);
   } catch (const std::bad_alloc&) {
-    return fail("out of memory (fewer or smaller tensors at a time: --tensor GLOB)", 1);
+    return fail("out of memory (take fewer or smaller tensors at a time)", 1);
   } catch (const std::exception& e) {
     return fail(e.what(), 1);
   }
@@ -97,4 +112,6 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace fp4scope::app
 
-int main(int argc, char** argv) { return fp4scope::app::run(argc, argv); }
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit becomes a failed write with a reason
+  return fp4scope::app::run(argc, argv); }

@@ -30,7 +30,7 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
                                     {"bits_per_weight", t.bits_per_weight}};
       j["tensors"].push_back(row);  // NaN and Inf become null
     }
-    fmt::print("{}\n", j.dump(2));
+    fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     return;
   }
   std::vector<std::vector<std::string>> rows;
@@ -38,7 +38,7 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
     rows.push_back({t.name, fmt::format("{}x{}", t.shape.rows, t.shape.cols), percent(t.weight_error),
                     fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error), fmt::format("{:.3f}", t.bits_per_weight)});
   }
-  fmt::print("{}", text_table({"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"}, rows, 1));
+  fmt::print("{}", text_table({"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"}, rows));
 }
 
 int run(Words& words, bool json) {
@@ -59,10 +59,7 @@ int run(Words& words, bool json) {
     o.progress = [&progress](double done, const std::string& what) { progress(done, what); };
     tensors = analysis::quantize_file(o);
   }
-  if (stop_flag()) {
-    say("interrupted, nothing was written");
-    return 130;
-  }
+  if (tensors.empty()) return interrupted();
   print_summary(tensors, words, json);
   return 0;
 }
@@ -82,8 +79,8 @@ void add_quantize(CLI::App& app, Context& context) {
   command->add_option("--scale-max", words->config.scale_max, "the block scale that amax aims at")->type_name("N");
   command->add_option("--select", words->config.select, "mse, mae or absmax, where a block has candidates")->type_name("S");
   command->add_option("--nonfinite", words->config.nonfinite, "refuse, or propagate: such blocks become NaN")->type_name("W");
-  command->add_option("--tensor", o.tensors, "what to quantize (default *)")->type_name("GLOB");
-  command->add_option("--exclude", o.exclude, "what not to")->type_name("GLOB");
+  command->add_option("--tensor", o.tensors, "what to quantize (default *)")->allow_extra_args(false)->type_name("GLOB");
+  command->add_option("--exclude", o.exclude, "what not to")->allow_extra_args(false)->type_name("GLOB");
   command->add_option("--activations", o.activations, "[tokens, cols], for hessian and the output error")->type_name("FILE:NAME");
   command->add_option("--pad", words->pad, "zero or error, for columns that the block doesn't divide")->type_name("W");
   command->add_flag("--keep", o.keep, "copy the tensors that are not quantized");

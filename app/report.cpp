@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "app/app.hpp"
@@ -84,7 +85,8 @@ void add_report(CLI::App& app, Context& context) {
   command->callback([words, &context] {
     if (access(words->in.c_str(), R_OK) != 0) throw Error(words->in, "can't be read", "give the results file of a sweep");
     context.exit_code = run_script(find_python(), {words->in, "-o", words->out});
-    if (context.exit_code == 0 && context.common.json) fmt::print("{{\"page\": \"{}/index.html\"}}\n", words->out);
+    const nlohmann::json j = {{"page", words->out + "/index.html"}};
+    if (context.exit_code == 0 && context.common.json) fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   });
 }
 

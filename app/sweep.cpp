@@ -53,7 +53,7 @@ void print_table(const io::Table& table) {
                     fmt::format("{:.3f}", r.real("bits_per_weight"))});
   }
   fmt::print("{}", text_table({"tensor", "shape", "format", "block", "method", "t.scale", "weight err %", "output err %",
-                               "SQNR dB", "moved %", "bits"}, rows, 6));
+                               "SQNR dB", "moved %", "bits"}, rows));
 }
 
 void print_json(const io::Table& table) {
@@ -74,6 +74,7 @@ int run(const Words& words, const Context& context) {
     return 0;
   }
   catch_signals();
+  if (!words.csv.empty()) const io::AtomicFile writable(words.csv);  // better known before the work than after
   analysis::SweepOptions options;
   options.out = words.out;
   options.resume = words.resume;

@@ -1,4 +1,4 @@
-# GMP with its C++ interface (and MPFR for the tests), which bring no CMake package.
+# GMP with its C++ interface, which brings no CMake package.
 pkg_check_modules(GMPXX REQUIRED gmpxx gmp)
 add_library(fp4scope_gmp INTERFACE)
 if(FP4SCOPE_STATIC)

@@ -13,8 +13,11 @@ namespace fp4scope {
 class Error : public std::runtime_error {
  public:
   Error(const std::string& where, const std::string& what, const std::string& mend = "", int code = 1)
-      : std::runtime_error(where + ": " + what + (mend.empty() ? "" : " (" + mend + ")")), exit_code(code) {}
+      : std::runtime_error(where + ": " + what + (mend.empty() ? "" : " (" + mend + ")")),
+        problem(what + (mend.empty() ? "" : " (" + mend + ")")),
+        exit_code(code) {}
 
+  std::string problem;  ///< the line without its "where: ", for whoever knows the place better
   int exit_code;
 };
 

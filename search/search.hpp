@@ -21,7 +21,7 @@ struct Hessians {
   const double* of(std::size_t index) const { return h.data() + index * block * block; }
 };
 
-/// x [tokens, cols] row-major, cols a multiple of block.
+/// x [tokens, cols] row-major and finite, cols a multiple of block.
 Hessians make_hessians(const float* x, std::int64_t tokens, std::int64_t cols, int block);
 
 struct SearchTask {

@@ -4,6 +4,7 @@
     cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs quantize sweep resume (default: all)
 """
 import argparse
+import os
 import sys
 import time
 import unittest
@@ -45,6 +46,7 @@ def main():
     harness.PROGRAM = str(Path(words.program).resolve())
     if not Path(harness.PROGRAM).is_file():
         parser.error(f"{words.program} is no program")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other tests, threads that spin only steal from one another
     loader = unittest.TestLoader()
     loader.testNamePatterns = [f"*{pattern}*" for pattern in words.patterns] if words.patterns else None
     suite = unittest.TestSuite(loader.loadTestsFromName(f"{group}_cases") for group in words.groups or GROUPS)

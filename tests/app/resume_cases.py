@@ -15,12 +15,12 @@ per_block = true
 
 [[input]]
 distribution = "normal"
-rows = 96
+rows = 64
 cols = 512
 
 [[input]]
 distribution = "student_t"
-rows = 90
+rows = 60
 cols = 500
 
 [activations]
@@ -225,7 +225,7 @@ class Refused(ResumeCase):
         self.write(LONG)
         expected, _ = self.reference()
         self.stop_at(2, signal.SIGKILL)
-        self.write(LONG.replace("rows = 90", "rows = 91"))
+        self.write(LONG.replace("rows = 60", "rows = 61"))
         self.fails(1, ["out.h5.partial", "configuration"], "sweep", "c.toml", "-o", "out.h5", "--resume")
         self.write("# the same in other words\n" + LONG)
         self.resumed(expected)

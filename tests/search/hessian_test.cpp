@@ -217,5 +217,16 @@ TEST(Hessians, are_sums_over_tokens_in_order_within_their_envelopes) {
   }
 }
 
+/// Two constant columns for which 2^18 roundings take h_ij above sqrt(h_ii h_jj) by 2^-36 of itself.
+TEST(Hessians, envelopes_hold_where_rounding_breaks_cauchy_schwarz) {
+  constexpr int tokens = 1 << 18;
+  std::vector<float> x;
+  for (int t = 0; t < tokens; ++t) x.insert(x.end(), {0x1.010686p+0f, 0x1.becad4p+0f});
+  const search::Hessians hessians = search::make_hessians(x.data(), tokens, 2, 2);
+  const std::vector<double>& h = hessians.h;
+  ASSERT_GT(mpq_class(h[1]) * mpq_class(h[1]), mpq_class(h[0]) * mpq_class(h[3]) * (1 + mpq_class(0x1p-37)));
+  EXPECT_LE(mpq_class(h[1]), mpq_class(hessians.envelope[0]) * mpq_class(hessians.envelope[1]));
+}
+
 }  // namespace
 }  // namespace fp4scope

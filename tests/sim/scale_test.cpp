@@ -51,23 +51,34 @@ constexpr MxRow mx_rows[] = {
     {"ceil", sim::ceil_rule, 4, false},    // k - 1 if m > 1
 };
 
+void expect_the_definition(const MxRow& row, float amax, float t) {
+  const Quotient q = take_apart(amax, t);
+  const int order = cmp(q.four_m_numerator, row.four_bounds * q.four_m_denominator);
+  const int exponent = q.k - 2 + (row.reaching ? order >= 0 : order > 0);
+  const int want = std::clamp(exponent + 127, 0, 254), got = sim::scale_code(formats::ue8m0, row.rule, amax, t);
+  ASSERT_EQ(got, want) << row.name << std::hexfloat << " of amax " << amax << ", tensor scale " << t << std::hex
+                       << ": got 0x" << got << ", want 0x" << want;
+}
+
 TEST(MxRules, are_their_definitions_by_significand_and_exponent_for_every_positive_bf16) {
-  long compared = 0;
   for (const MxRow& row : mx_rows) {
     for (const float t : {1.0f, 0x1p-20f, 0x1.234566p-3f, 0x1.cp5f, 0x1p-149f, FLT_MAX}) {
-      for (std::uint32_t bits = 1; bits < 0x7F80; ++bits, ++compared) {
-        const float amax = from_bits(bits << 16);
-        const Quotient q = take_apart(amax, t);
-        const int order = cmp(q.four_m_numerator, row.four_bounds * q.four_m_denominator);
-        const int exponent = q.k - 2 + (row.reaching ? order >= 0 : order > 0);
-        const int want = std::clamp(exponent + 127, 0, 254);
-        const int got = sim::scale_code(formats::ue8m0, row.rule, amax, t);
-        ASSERT_EQ(got, want) << row.name << std::hexfloat << " of amax " << amax << ", tensor scale " << t << std::hex
-                             << ": got 0x" << got << ", want 0x" << want;
+      for (std::uint32_t bits = 1; bits < 0x7F80; ++bits) expect_the_definition(row, from_bits(bits << 16), t);
+    }
+  }
+}
+
+TEST(MxRules, turn_at_their_bounds_to_the_float) {
+  for (const MxRow& row : mx_rows) {
+    for (int exponent = -126; exponent < 128; ++exponent) {
+      for (const float m : {1.0f, 1.5f, 1.75f, 2 - 0x1p-23f}) {
+        const float bound = std::ldexp(m, exponent);
+        for (const float amax : {std::nextafter(bound, 0.0f), bound, std::nextafter(bound, FLT_MAX)}) {
+          for (const float t : {1.0f, 0x1p-7f}) expect_the_definition(row, amax, t);
+        }
       }
     }
   }
-  RecordProperty("compared", std::to_string(compared));
 }
 
 struct NvRow {

@@ -1,0 +1,17 @@
+#!/bin/sh
+# regenerate.sh PROGRAM: every committed report from its sweep file. Numbers in the pages come from the .h5, never typed.
+set -eu
+cd "$(dirname "$0")"
+program=$(realpath "../$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for sweep in published silero; do
+  case $sweep in
+    silero) [ -f "${FP4SCOPE_SHARED:-}/data/silero_vad_16k.safetensors" ] || { echo "silero skipped: FP4SCOPE_SHARED"; continue; } ;;
+  esac
+  "$program" sweep "$sweep.toml" -o "$work/$sweep.h5" >/dev/null
+  "$program" report "$work/$sweep.h5" -o "$work/$sweep"
+  mkdir -p "$sweep"
+  cp "$work/$sweep/table.csv" "$work/$sweep"/figures/*.svg "$sweep/"
+  ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py "$sweep" "$work/$sweep.h5" > "$sweep/README.md"
+done
