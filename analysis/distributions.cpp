@@ -14,7 +14,14 @@ const std::vector<std::string> sample_dtypes = {"f32", "bf16", "f16"};
 namespace {
 
 // One stream of random numbers for each purpose, so that they are independent under one seed.
-enum Stream : std::uint32_t { elements = 0, column_gain = 1, column_outlier = 2, tokens = 3, token_gain = 4, token_outlier = 5 };
+enum Stream : std::uint32_t {
+  elements = 0,
+  column_gain = 1,
+  column_outlier = 2,
+  tokens = 3,
+  token_gain = 4,
+  token_outlier = 5
+};
 
 struct UniformPair {
   double u, v;

@@ -12,8 +12,8 @@ struct Distribution {
   std::string kind = "normal";  ///< one of distribution_names
   std::int64_t rows = 1024;
   std::int64_t cols = 1024;
-  double sigma = 1;         ///< standard deviation; student_t: its scale parameter; llm: of an ordinary channel
-  double dof = 5;           ///< student_t
+  double sigma = 1;  ///< standard deviation; student_t: its scale parameter; llm: of an ordinary channel
+  double dof = 5;    ///< student_t
   std::uint64_t seed = 1;
   std::string dtype = "bf16";  ///< f32, bf16 or f16: what the samples are rounded to
 };

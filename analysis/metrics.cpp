@@ -117,9 +117,8 @@ void add(Metrics& total, const Metrics& row) {
 }  // namespace
 
 double output_energy(const Matrix& weights, const Activations& x) {
-  return total_output_energy(weights.rows, weights.cols, x, [&](std::int64_t row, double* out) {
-    std::copy_n(weights.row(row), weights.cols, out);
-  });
+  return total_output_energy(weights.rows, weights.cols, x,
+                             [&](std::int64_t row, double* out) { std::copy_n(weights.row(row), weights.cols, out); });
 }
 
 Metrics measure(const Matrix& original, const Quantized& q, const Activations* activations,
@@ -136,11 +135,12 @@ Metrics measure(const Matrix& original, const Quantized& q, const Activations* a
   for (const Metrics& row : rows) add(total, row);
   if (!activations) return total;
 
-  const double error = total_output_energy(original.rows, original.cols, *activations, [&](std::int64_t row, double* out) {
-    for (std::int64_t c = 0; c < original.cols; ++c) {
-      out[c] = original.row(row)[c] - value_at(q, row, c, q.step(row, c / q.config.block));
-    }
-  });
+  const double error =
+      total_output_energy(original.rows, original.cols, *activations, [&](std::int64_t row, double* out) {
+        for (std::int64_t c = 0; c < original.cols; ++c) {
+          out[c] = original.row(row)[c] - value_at(q, row, c, q.step(row, c / q.config.block));
+        }
+      });
   if (reference_output_energy > 0) total.output_error = std::sqrt(error / reference_output_energy);
   return total;
 }

@@ -28,9 +28,9 @@ inline constexpr int move_reach = 16;
 using MoveHistogram = std::array<std::int64_t, 2 * move_reach + 1>;
 
 struct Metrics {
-  double energy = 0;        ///< sum w^2
-  double sse = 0;           ///< sum (w - wq)^2
-  double max_error = 0;     ///< max |w - wq|
+  double energy = 0;                                               ///< sum w^2
+  double sse = 0;                                                  ///< sum (w - wq)^2
+  double max_error = 0;                                            ///< max |w - wq|
   double output_error = std::numeric_limits<double>::quiet_NaN();  ///< |X Wq^T - X W^T|_F / |X W^T|_F
   std::int64_t elements = 0;
   std::int64_t zeros = 0;      ///< elements quantized to zero
@@ -39,10 +39,12 @@ struct Metrics {
   std::int64_t underflowed = 0;  ///< blocks with a non-zero value whose scale is zero
   std::int64_t moved_up = 0;     ///< blocks whose scale code is above naive's at the same tensor scale
   std::int64_t moved_down = 0;
-  std::int64_t distance = 0;     ///< sum of |code - naive code|
+  std::int64_t distance = 0;  ///< sum of |code - naive code|
   MoveHistogram moves = {};
 
-  double relative_mse() const { return energy > 0 ? sse / energy : sse > 0 ? std::numeric_limits<double>::infinity() : 0; }
+  double relative_mse() const {
+    return energy > 0 ? sse / energy : sse > 0 ? std::numeric_limits<double>::infinity() : 0;
+  }
 };
 
 /// `original` is the unpadded matrix. `activations` and `reference_output_energy` (output_energy of the original) may

@@ -111,7 +111,8 @@ QuantizeConfig parse_config(const QuantizeWords& words) {
   else if (select == "absmax") c.select = search::Select::absmax;
   else throw UsageError("--select", "unknown criterion '" + select + "'", suggestion(select, select_names));
   if (!words.select.empty() && c.method->kind != search::MethodKind::four_over_six) {
-    throw UsageError("--select", std::string("has no effect on ") + c.method->name, "it chooses between the two of 4over6");
+    throw UsageError("--select", std::string("has no effect on ") + c.method->name,
+                     "it chooses between the two of 4over6");
   }
   const std::string nonfinite = words.nonfinite.empty() ? "refuse" : words.nonfinite;
   if (nonfinite != "refuse" && nonfinite != "propagate") {
@@ -189,7 +190,8 @@ std::vector<float> dequantize(const Quantized& q) {
   for (std::int64_t r = 0; r < q.rows; ++r) {
     for (std::int64_t c = 0; c < q.cols; ++c) {
       const auto at = static_cast<std::size_t>(r * q.cols + c);
-      values[at] = static_cast<float>(sim::dequantize(q.config.format->element, q.codes[at], q.step(r, c / q.config.block)));
+      values[at] =
+          static_cast<float>(sim::dequantize(q.config.format->element, q.codes[at], q.step(r, c / q.config.block)));
     }
   }
   return values;

@@ -41,7 +41,8 @@ Job plan(const QuantizeFileOptions& o, const io::TensorFile& file) {
     if (chosen) o.notice(t.name + (copy ? " copied, " : " skipped, ") + obstacle);
   }
   if (job.quantized.empty()) {
-    throw Error(o.in, "no tensor to quantize is matched by " + join(o.tensors), "see the words above, or other --tensor");
+    throw Error(o.in, "no tensor to quantize is matched by " + join(o.tensors),
+                "see the words above, or other --tensor");
   }
   return job;
 }
@@ -116,7 +117,8 @@ class FloatBytes {
     else if (dtype_ == "F32") put(static_cast<float>(value));
     else {
       const formats::Format& f = dtype_ == "BF16" ? formats::bf16 : formats::fp16;
-      put(static_cast<std::uint16_t>(formats::encode(f, value, formats::Rounding::nearest_even, formats::Overflow::nan).code));
+      put(static_cast<std::uint16_t>(
+          formats::encode(f, value, formats::Rounding::nearest_even, formats::Overflow::nan).code));
     }
   }
 
@@ -209,8 +211,12 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
     if (o.stop && *o.stop) return {};
     write_tensor(o, *t, q, writer);
     const Metrics metrics = measure(m, q, fits ? &activations : nullptr, fits ? output_energy(m, activations) : 0);
-    summary.push_back({t->name, {m.rows, m.cols}, std::sqrt(metrics.relative_mse()),
-                       -10 * std::log10(metrics.relative_mse()), metrics.output_error, bits_per_weight(q, m.cols)});
+    summary.push_back({t->name,
+                       {m.rows, m.cols},
+                       std::sqrt(metrics.relative_mse()),
+                       -10 * std::log10(metrics.relative_mse()),
+                       metrics.output_error,
+                       bits_per_weight(q, m.cols)});
     done += static_cast<double>(t->elements());
     if (o.progress) o.progress(done / total, t->name);
   }
@@ -296,7 +302,8 @@ std::size_t dequantize_file(const std::string& in, const std::string& out, const
     }
     list.push_back({name, dtype, shape});
     quantized.emplace_back(name, shape);
-    for (const char* suffix : {".codes", ".scales", ".tensor_scale", ".amax", ".dequantized"}) parts.push_back(name + suffix);
+    for (const char* suffix : {".codes", ".scales", ".tensor_scale", ".amax", ".dequantized"})
+      parts.push_back(name + suffix);
   }
   std::vector<const io::TensorInfo*> copied;
   for (const io::TensorInfo& t : file->tensors()) {

@@ -43,7 +43,8 @@ struct QuantizedTensor {
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& options);
 
 /// Reads what quantize_file wrote: every tensor under its own name and shape, F32 or BF16 (the exact product rounded
-/// once; beyond the type's range that is Inf), kept tensors copied. Returns how many were dequantized, 0 if interrupted.
+/// once; beyond the type's range that is Inf), kept tensors copied. Returns how many were dequantized, 0 if
+/// interrupted.
 std::size_t dequantize_file(const std::string& in, const std::string& out, const std::string& dtype,
                             const std::string& tool, const std::atomic<bool>* stop = nullptr);
 

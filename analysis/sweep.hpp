@@ -1,8 +1,8 @@
 // The main job: inputs x formats x blocks x methods -> a results file (notebooks-data/schema.md).
 //
-//   plan     every (tensor, configuration) pair in a fixed order, each with a run id; senseless pairs skipped with a word
-//   run      each pair: quantize, measure, put a record into OUT.h5.partial/
-//   assemble the records in order -> OUT.h5, renamed into place; the partial folder goes when all is done
+//   plan     every (tensor, configuration) pair in a fixed order, each with a run id; senseless pairs skipped with a
+//   word run      each pair: quantize, measure, put a record into OUT.h5.partial/ assemble the records in order ->
+//   OUT.h5, renamed into place; the partial folder goes when all is done
 //
 // The results depend on the configuration and the data alone: same work, same bytes, on any number of threads, resumed
 // or not. Seconds, host, threads and stage counts go to OUT.log.json.
@@ -20,10 +20,10 @@ namespace fp4scope::analysis {
 
 struct SweepOptions {
   std::string out = "sweep.h5";
-  bool resume = false;               ///< go on from OUT.h5.partial/
+  bool resume = false;  ///< go on from OUT.h5.partial/
   std::string tool_version;
   std::string git_commit;
-  std::string command_line;          ///< for the log
+  std::string command_line;  ///< for the log
   const std::atomic<bool>* stop = nullptr;
   /// Called after each result: the share of the estimated work that is done, and what was just done.
   std::function<void(double done, const std::string& what)> progress;
@@ -42,8 +42,5 @@ SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options);
 
 /// Assembles OUT.h5 from what OUT.h5.partial/ holds after a kill, as an interruption would have.
 SweepOutcome finish_sweep(const SweepOptions& options);
-
-/// The columns of the table, in order.
-std::vector<io::Column> sweep_columns();
 
 }  // namespace fp4scope::analysis

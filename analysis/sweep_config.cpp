@@ -281,9 +281,9 @@ toml::table to_toml(const InputSpec& in) {
     return t;
   }
   const Distribution& d = in.distribution;
-  return toml::table{{"name", in.name},   {"distribution", d.kind}, {"rows", d.rows},
-                     {"cols", d.cols},    {"sigma", d.sigma},       {"dof", d.dof},
-                     {"dtype", d.dtype},  {"seed", static_cast<std::int64_t>(d.seed)}};
+  return toml::table{
+      {"name", in.name},  {"distribution", d.kind}, {"rows", d.rows},   {"cols", d.cols},
+      {"sigma", d.sigma}, {"dof", d.dof},           {"dtype", d.dtype}, {"seed", static_cast<std::int64_t>(d.seed)}};
 }
 
 toml::table to_toml(const ActivationsSpec& a) {

@@ -10,9 +10,9 @@ namespace fp4scope::analysis {
 
 /// One [[input]]: a file with globs, or a distribution.
 struct InputSpec {
-  std::string name;                           ///< default: the file's name or the distribution's
-  std::string file;                           ///< "" for a distribution; ${NAME} is read from the environment
-  std::vector<std::string> tensors = {"*"};   ///< globs over tensor names
+  std::string name;                          ///< default: the file's name or the distribution's
+  std::string file;                          ///< "" for a distribution; ${NAME} is read from the environment
+  std::vector<std::string> tensors = {"*"};  ///< globs over tensor names
   std::vector<std::string> exclude;
   Distribution distribution;
 };
@@ -46,8 +46,8 @@ struct SweepConfig {
   std::string folder;  ///< relative file names start here: the folder of the TOML file; not part of the configuration
 };
 
-/// `where` names the file in errors. Throws UsageError with the line: bad TOML, an unknown key, name, kind or type (with
-/// the nearest right one), an empty product.
+/// `where` names the file in errors. Throws UsageError with the line: bad TOML, an unknown key, name, kind or type
+/// (with the nearest right one), an empty product.
 SweepConfig parse_sweep(const std::string& toml, const std::string& where);
 
 /// The same configuration with every default written out, keys sorted: parse_sweep of it gives it again.

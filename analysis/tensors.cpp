@@ -12,8 +12,7 @@ namespace fp4scope::analysis {
 bool selected(const std::string& name, const std::vector<std::string>& include,
               const std::vector<std::string>& exclude) {
   const auto matched = [&name](const std::string& pattern) { return matches(pattern, name); };
-  return std::any_of(include.begin(), include.end(), matched) &&
-         std::none_of(exclude.begin(), exclude.end(), matched);
+  return std::any_of(include.begin(), include.end(), matched) && std::none_of(exclude.begin(), exclude.end(), matched);
 }
 
 std::string why_not(const io::TensorInfo& tensor) {
@@ -46,7 +45,8 @@ Matrix read_activations(const std::string& path, const std::string& tensor, cons
   if (!info) {
     std::vector<std::string> names;
     for (const io::TensorInfo& t : file->tensors()) names.push_back(t.name);
-    const std::string mend = names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?";
+    const std::string mend =
+        names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?";
     throw Error(path, "no tensor '" + tensor + "'", mend);
   }
   const std::string obstacle = why_not(*info);

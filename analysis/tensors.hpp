@@ -13,7 +13,8 @@ namespace fp4scope::analysis {
 using Notice = std::function<void(const std::string&)>;
 
 /// Matched by one of `include` and by none of `exclude`.
-bool selected(const std::string& name, const std::vector<std::string>& include, const std::vector<std::string>& exclude);
+bool selected(const std::string& name, const std::vector<std::string>& include,
+              const std::vector<std::string>& exclude);
 
 /// Why a tensor can't be quantized ("" if it can): one dimension or none, no floating-point data, no elements.
 std::string why_not(const io::TensorInfo& tensor);

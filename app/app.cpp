@@ -26,9 +26,7 @@ extern "C" void on_signal(int) {
   if (stop.exchange(true)) _exit(130);
 }
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 
@@ -103,7 +101,8 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
     std::string text;
     for (std::size_t i = 0; i < cells.size(); ++i) {
       const std::string cell = printable(cells[i]);
-      text += (i == 0 ? "" : "  ") + (right[i] ? fmt::format("{:>{}}", cell, width[i]) : fmt::format("{:<{}}", cell, width[i]));
+      text += (i == 0 ? "" : "  ") +
+              (right[i] ? fmt::format("{:>{}}", cell, width[i]) : fmt::format("{:<{}}", cell, width[i]));
     }
     text.erase(text.find_last_not_of(' ') + 1);
     return text + "\n";
@@ -122,10 +121,29 @@ void add_planned(CLI::App& command, const std::string& name, const std::string& 
 
 void add_recipe(CLI::App& command) {
   const auto check = [](const std::vector<std::string>& words) -> bool {
-    static const std::vector<std::string> planned = {"rational", "te", "te_ref", "te_fast", "fouroversix", "modelopt_dyn",
-        "modelopt_export", "modelopt_fakequant", "modelopt_mxfp4", "torchao", "compressed_tensors",
-        "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "qwantize", "ocp", "microxcaling", "ggml",
-        "ml_dtypes", "cutlass", "cuda", "scalesweep"};
+    static const std::vector<std::string> planned = {"rational",
+                                                     "te",
+                                                     "te_ref",
+                                                     "te_fast",
+                                                     "fouroversix",
+                                                     "modelopt_dyn",
+                                                     "modelopt_export",
+                                                     "modelopt_fakequant",
+                                                     "modelopt_mxfp4",
+                                                     "torchao",
+                                                     "compressed_tensors",
+                                                     "compressed_tensors_bf16",
+                                                     "vllm_emulation",
+                                                     "flashinfer",
+                                                     "fpquant",
+                                                     "qwantize",
+                                                     "ocp",
+                                                     "microxcaling",
+                                                     "ggml",
+                                                     "ml_dtypes",
+                                                     "cutlass",
+                                                     "cuda",
+                                                     "scalesweep"};
     const std::string& word = words.at(0);
     if (word == "exact") return true;
     for (const std::string& p : planned) {

@@ -1,9 +1,10 @@
 // fp4scope encode --element E IN -o OUT: every F32 value to one code.
+#include "analysis/encode.hpp"
+
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
-#include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "app/app.hpp"
 #include "formats/error.hpp"
@@ -49,11 +50,22 @@ void add_encode(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("encode", "every F32 value of a file to one code of an element format");
   auto words = std::make_shared<Words>();
   command->add_option("IN", words->in, "safetensors, .npy or .h5")->required()->type_name("");
-  command->add_option("-o,--output", words->out, "safetensors with T.codes for each tensor T")->required()->type_name("OUT");
-  command->add_option("--element", words->element, analysis::join(analysis::element_names(), " "))->required()->type_name("E");
-  command->add_option("--rounding", words->rounding, analysis::join(analysis::rounding_names, " "))->capture_default_str()->type_name("R");
-  command->add_option("--overflow", words->overflow, "saturate, or nan: NaN or Inf where the type has one")->capture_default_str()->type_name("O");
-  command->add_option("--seed", words->seed, "of stochastic rounding")->check(CLI::NonNegativeNumber)->capture_default_str()->type_name("N");
+  command->add_option("-o,--output", words->out, "safetensors with T.codes for each tensor T")
+      ->required()
+      ->type_name("OUT");
+  command->add_option("--element", words->element, analysis::join(analysis::element_names(), " "))
+      ->required()
+      ->type_name("E");
+  command->add_option("--rounding", words->rounding, analysis::join(analysis::rounding_names, " "))
+      ->capture_default_str()
+      ->type_name("R");
+  command->add_option("--overflow", words->overflow, "saturate, or nan: NaN or Inf where the type has one")
+      ->capture_default_str()
+      ->type_name("O");
+  command->add_option("--seed", words->seed, "of stochastic rounding")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->type_name("N");
   add_recipe(*command);
   command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
 }

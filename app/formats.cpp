@@ -83,7 +83,8 @@ void print_all(bool json) {
   std::vector<std::string> names = analysis::element_names();
   for (const std::string& f : analysis::format_names()) names.push_back(f);
   for (const std::string& planned : analysis::planned_format_names) {
-    if (name == planned) throw UsageError("formats", "'" + name + "' is not built yet", "there are: " + analysis::join(names));
+    if (name == planned)
+      throw UsageError("formats", "'" + name + "' is not built yet", "there are: " + analysis::join(names));
   }
   throw UsageError("formats", "unknown format '" + name + "'", analysis::suggestion(name, names));
 }
@@ -96,8 +97,11 @@ void print_codes(const Format& f, bool json) {
       const formats::Decoded d = formats::decode(f, code);
       const bool finite = d.cls != formats::CodeClass::nan && d.cls != formats::CodeClass::infinite;
       const Json value = finite ? Json(formats::decode_double(f, code)) : Json(value_text(f, code));
-      j["codes"].push_back({{"code", code}, {"value", value}, {"class", class_text(d.cls)},
-                            {"significand", d.value.significand}, {"exponent", d.value.exponent}});
+      j["codes"].push_back({{"code", code},
+                            {"value", value},
+                            {"class", class_text(d.cls)},
+                            {"significand", d.value.significand},
+                            {"exponent", d.value.exponent}});
     }
     fmt::print("{}\n", j.dump(2));
     return;

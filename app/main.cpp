@@ -40,11 +40,14 @@ std::vector<std::string> option_names(const CLI::App& command) {
 /// CLI11's complaint as one line, with the nearest right name for what it did not know.
 std::string explain(const CLI::App& app, const std::vector<std::string>& words, const CLI::ParseError& error) {
   const std::vector<std::string> verbs = verb_names(app);
-  const auto is_verb = [&](const std::string& word) { return std::find(verbs.begin(), verbs.end(), word) != verbs.end(); };
+  const auto is_verb = [&](const std::string& word) {
+    return std::find(verbs.begin(), verbs.end(), word) != verbs.end();
+  };
   if (words.empty()) return fmt::format("no verb (there are: {}; fp4scope --help)", analysis::join(verbs));
   if (words[0].rfind('-', 0) != 0 && !is_verb(words[0])) {
     for (const std::string& planned : planned_verbs) {
-      if (planned == words[0]) return fmt::format("'{}' is not built yet (there are: {})", planned, analysis::join(verbs));
+      if (planned == words[0])
+        return fmt::format("'{}' is not built yet (there are: {})", planned, analysis::join(verbs));
     }
     return fmt::format("unknown verb '{}' ({})", words[0], analysis::suggestion(words[0], verbs));
   }
@@ -59,7 +62,8 @@ std::string explain(const CLI::App& app, const std::vector<std::string>& words, 
     if (!verb_first && std::any_of(words.begin(), words.end(), is_verb)) {
       return fmt::format("option '{}' before the verb (options follow it; {})", name, help);
     }
-    return fmt::format("unknown option '{}' (did you mean '{}'? {})", name, analysis::nearest_name(name, options), help);
+    return fmt::format("unknown option '{}' (did you mean '{}'? {})", name, analysis::nearest_name(name, options),
+                       help);
   }
   std::string text = error.what();
   for (char& c : text) c = c == '\n' ? ' ' : c;
@@ -114,4 +118,5 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit becomes a failed write with a reason
-  return fp4scope::app::run(argc, argv); }
+  return fp4scope::app::run(argc, argv);
+}

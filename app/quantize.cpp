@@ -24,9 +24,12 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
   if (json) {
     nlohmann::ordered_json j = {{"out", words.options.out}, {"tensors", nlohmann::ordered_json::array()}};
     for (const analysis::QuantizedTensor& t : tensors) {
-      nlohmann::ordered_json row = {{"tensor", t.name},           {"rows", t.shape.rows},
-                                    {"cols", t.shape.cols},       {"weight_error", t.weight_error},
-                                    {"sqnr_db", t.sqnr_db},       {"output_error", t.output_error},
+      nlohmann::ordered_json row = {{"tensor", t.name},
+                                    {"rows", t.shape.rows},
+                                    {"cols", t.shape.cols},
+                                    {"weight_error", t.weight_error},
+                                    {"sqnr_db", t.sqnr_db},
+                                    {"output_error", t.output_error},
                                     {"bits_per_weight", t.bits_per_weight}};
       j["tensors"].push_back(row);  // NaN and Inf become null
     }
@@ -36,7 +39,8 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
   std::vector<std::vector<std::string>> rows;
   for (const analysis::QuantizedTensor& t : tensors) {
     rows.push_back({t.name, fmt::format("{}x{}", t.shape.rows, t.shape.cols), percent(t.weight_error),
-                    fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error), fmt::format("{:.3f}", t.bits_per_weight)});
+                    fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error),
+                    fmt::format("{:.3f}", t.bits_per_weight)});
   }
   fmt::print("{}", text_table({"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"}, rows));
 }
@@ -46,7 +50,8 @@ int run(Words& words, bool json) {
     throw UsageError("--pad", "unknown word '" + words.pad + "'", analysis::suggestion(words.pad, {"zero", "error"}));
   }
   analysis::QuantizeFileOptions& o = words.options;
-  if (o.fake_quant && o.dequantized) throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
+  if (o.fake_quant && o.dequantized)
+    throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
   o.config = analysis::parse_config(words.config);
   o.pad_error = words.pad == "error";
   o.tool = tool();
@@ -72,20 +77,31 @@ void add_quantize(CLI::App& app, Context& context) {
   analysis::QuantizeFileOptions& o = words->options;
   command->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5")->required()->type_name("");
   command->add_option("-o,--output", o.out, "a safetensors file")->required()->type_name("OUT");
-  command->add_option("--format", words->config.format, analysis::join(analysis::format_names(), " "))->required()->type_name("F");
-  command->add_option("--block", words->config.block, "elements that share a scale (default: the format's)")->type_name("N");
-  command->add_option("--scale", words->config.scale, "the method: see fp4scope formats (default naive)")->type_name("METHOD");
-  command->add_option("--tensor-scale", words->config.tensor_scale, "amax, none or a number (default: the format's)")->type_name("T");
+  command->add_option("--format", words->config.format, analysis::join(analysis::format_names(), " "))
+      ->required()
+      ->type_name("F");
+  command->add_option("--block", words->config.block, "elements that share a scale (default: the format's)")
+      ->type_name("N");
+  command->add_option("--scale", words->config.scale, "the method: see fp4scope formats (default naive)")
+      ->type_name("METHOD");
+  command->add_option("--tensor-scale", words->config.tensor_scale, "amax, none or a number (default: the format's)")
+      ->type_name("T");
   command->add_option("--scale-max", words->config.scale_max, "the block scale that amax aims at")->type_name("N");
-  command->add_option("--select", words->config.select, "mse, mae or absmax, where a block has candidates")->type_name("S");
-  command->add_option("--nonfinite", words->config.nonfinite, "refuse, or propagate: such blocks become NaN")->type_name("W");
-  command->add_option("--tensor", o.tensors, "what to quantize (default *)")->allow_extra_args(false)->type_name("GLOB");
+  command->add_option("--select", words->config.select, "mse, mae or absmax, where a block has candidates")
+      ->type_name("S");
+  command->add_option("--nonfinite", words->config.nonfinite, "refuse, or propagate: such blocks become NaN")
+      ->type_name("W");
+  command->add_option("--tensor", o.tensors, "what to quantize (default *)")
+      ->allow_extra_args(false)
+      ->type_name("GLOB");
   command->add_option("--exclude", o.exclude, "what not to")->allow_extra_args(false)->type_name("GLOB");
-  command->add_option("--activations", o.activations, "[tokens, cols], for hessian and the output error")->type_name("FILE:NAME");
+  command->add_option("--activations", o.activations, "[tokens, cols], for hessian and the output error")
+      ->type_name("FILE:NAME");
   command->add_option("--pad", words->pad, "zero or error, for columns that the block doesn't divide")->type_name("W");
   command->add_flag("--keep", o.keep, "copy the tensors that are not quantized");
   command->add_flag("--dequantize", o.dequantized, "add T.dequantized");
-  command->add_flag("--fake-quant", o.fake_quant, "write dequantized tensors under their own names and dtypes, all else copied");
+  command->add_flag("--fake-quant", o.fake_quant,
+                    "write dequantized tensors under their own names and dtypes, all else copied");
   add_recipe(*command);
   add_planned(*command, "--rounding", "element rounding", "recipe exact rounds to nearest, ties to even");
   add_planned(*command, "--seed", "of stochastic rounding", "recipe exact has no random choice");

@@ -83,10 +83,12 @@ void add_report(CLI::App& app, Context& context) {
   command->add_option("IN", words->in, "a results file of fp4scope sweep")->required()->type_name("OUT.h5");
   command->add_option("-o,--output", words->out, "the folder for index.html")->required()->type_name("DIR");
   command->callback([words, &context] {
-    if (access(words->in.c_str(), R_OK) != 0) throw Error(words->in, "can't be read", "give the results file of a sweep");
+    if (access(words->in.c_str(), R_OK) != 0)
+      throw Error(words->in, "can't be read", "give the results file of a sweep");
     context.exit_code = run_script(find_python(), {words->in, "-o", words->out});
     const nlohmann::json j = {{"page", words->out + "/index.html"}};
-    if (context.exit_code == 0 && context.common.json) fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    if (context.exit_code == 0 && context.common.json)
+      fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   });
 }
 

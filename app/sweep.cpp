@@ -1,10 +1,11 @@
 // fp4scope sweep [CONFIG.toml] [-o OUT.h5]: the main job.
+#include "analysis/sweep.hpp"
+
 #include <fmt/format.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "analysis/sweep.hpp"
 #include "app/app.hpp"
 #include "app/default_sweep.hpp"
 #include "formats/error.hpp"
@@ -52,8 +53,9 @@ void print_table(const io::Table& table) {
                     fmt::format("{:.2f}", r.real("sqnr_db")), percent(r.real("moved_share")),
                     fmt::format("{:.3f}", r.real("bits_per_weight"))});
   }
-  fmt::print("{}", text_table({"tensor", "shape", "format", "block", "method", "t.scale", "weight err %", "output err %",
-                               "SQNR dB", "moved %", "bits"}, rows));
+  fmt::print("{}", text_table({"tensor", "shape", "format", "block", "method", "t.scale", "weight err %",
+                               "output err %", "SQNR dB", "moved %", "bits"},
+                              rows));
 }
 
 void print_json(const io::Table& table) {
@@ -91,13 +93,19 @@ int run(const Words& words, const Context& context) {
       outcome = analysis::finish_sweep(options);
     } else {
       const std::string text = words.config.empty() ? std::string(default_sweep) : io::read_text_file(words.config);
-      outcome = analysis::run_sweep(analysis::parse_sweep(text, words.config.empty() ? "default sweep" : words.config), options);
+      outcome = analysis::run_sweep(analysis::parse_sweep(text, words.config.empty() ? "default sweep" : words.config),
+                                    options);
     }
+  }
+  if (outcome.table.rows.empty()) {
+    say("interrupted before the first result");
+    return 130;
   }
   if (!words.csv.empty()) io::write_text_file(words.csv, io::to_csv(outcome.table));
   if (context.common.json) print_json(outcome.table);
   else print_table(outcome.table);
-  const std::string state = fmt::format("{} of {} results in {}", outcome.table.rows.size(), outcome.planned, words.out);
+  const std::string state =
+      fmt::format("{} of {} results in {}", outcome.table.rows.size(), outcome.planned, words.out);
   if (words.finish || !outcome.interrupted) {
     say(state);
     return 0;

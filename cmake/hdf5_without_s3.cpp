@@ -1,5 +1,6 @@
-// For the static program alone: what libhdf5.a's S3 driver would take from libcurl and libcrypto, so that neither has to
-// be linked. fp4scope opens local files only, so none of these is ever reached; the null results make the driver fail.
+// For the static program alone: what libhdf5.a's S3 driver would take from libcurl and libcrypto, so that neither has
+// to be linked. fp4scope opens local files only, so none of these is ever reached; the null results make the driver
+// fail.
 extern "C" {
 const void* EVP_sha256() { return nullptr; }
 unsigned char* HMAC(const void*, const void*, int, const unsigned char*, unsigned long, unsigned char*, unsigned*) {

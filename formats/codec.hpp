@@ -16,9 +16,9 @@ namespace fp4scope::formats {
 enum class CodeClass : std::uint8_t { zero, subnormal, normal, infinite, nan };
 
 struct Decoded {
-  Dyadic value;     ///< 0 for Inf and NaN
+  Dyadic value;  ///< 0 for Inf and NaN
   CodeClass cls;
-  bool negative;    ///< the sign bit, so that -0 and -Inf can be told
+  bool negative;  ///< the sign bit, so that -0 and -Inf can be told
 };
 
 /// The exact value of a code. Bits above format.bits are ignored.
@@ -98,12 +98,11 @@ FP4SCOPE_HD constexpr bool rounds_away(Rounding mode, bool negative, bool odd, s
 /// Rounds x to a code.
 /// NaN gives the canonical NaN, sign clear, or the largest code where there is none (as cuda_fp4.h does). The sign of
 /// zero is kept where there is a sign. Overflow is decided as though the exponent had no end (IEEE 754-2019, 7.4):
-/// directed rounding never overflows away from its direction, an overflow to NaN keeps the sign (E4M3: -500 gives 0xFF),
-/// an infinite x goes the way of the policy in every direction, and Inf to Inf is exact.
-/// An unsigned format clamps every negative number, however small, to code 0, or to NaN under Overflow::nan.
-/// A format without zero takes 0 to code 0 (inexact, underflow) or to NaN under Overflow::nan, and what is below its
-/// least value to code 0 in every direction. Its ties go up: both neighbours have the significand 1, so 4.3.1 chooses
-/// the larger (ml_dtypes agrees).
+/// directed rounding never overflows away from its direction, an overflow to NaN keeps the sign (E4M3: -500 gives
+/// 0xFF), an infinite x goes the way of the policy in every direction, and Inf to Inf is exact. An unsigned format
+/// clamps every negative number, however small, to code 0, or to NaN under Overflow::nan. A format without zero takes 0
+/// to code 0 (inexact, underflow) or to NaN under Overflow::nan, and what is below its least value to code 0 in every
+/// direction. Its ties go up: both neighbours have the significand 1, so 4.3.1 chooses the larger (ml_dtypes agrees).
 /// `word`: 32 random bits, used by Rounding::stochastic alone.
 FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = Rounding::nearest_even,
                                      Overflow policy = Overflow::saturate, std::uint32_t word = 0) noexcept {

@@ -25,16 +25,16 @@ enum class Specials : std::uint8_t {
 };
 
 struct Format {
-  const char* name;            ///< as on the command line
-  int bits;                    ///< width of a code, sign included
+  const char* name;  ///< as on the command line
+  int bits;          ///< width of a code, sign included
   int exponent_bits;
   int mantissa_bits;
   int bias;
   bool is_signed;
-  bool twos_complement;        ///< integer; encode is symmetric, so the most negative code is decoded, never produced
-  bool has_zero;               ///< false: code 0 is 2^-bias and there are no subnormals
+  bool twos_complement;  ///< integer; encode is symmetric, so the most negative code is decoded, never produced
+  bool has_zero;         ///< false: code 0 is 2^-bias and there are no subnormals
   Specials specials;
-  std::uint32_t max_code;      ///< the largest finite positive value
+  std::uint32_t max_code;  ///< the largest finite positive value
   const char* source;
 
   /// Smallest normal exponent; subnormals share it.

@@ -65,7 +65,8 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Entry>
   std::uint64_t offset = 0;
   for (const Entry& entry : aligned(std::move(entries), path)) {
     const std::size_t bytes = checked_bytes(entry, path);
-    const bool fresh = entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, false}).second;
+    const bool fresh =
+        entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, false}).second;
     if (!fresh) throw Error(place(path, entry.name), "the name is taken", "rename one");
     if (offset + bytes < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
     text += (text.size() > 1 ? "," : "") + entry_json(entry, offset, offset + bytes, path);
@@ -86,7 +87,8 @@ void SafetensorsWriter::write(const std::string& name, std::span<const std::byte
   Place& entry = found->second;
   if (entry.written) throw Error(place(path_, name), "was written before");
   if (entry.bytes != bytes.size()) {
-    throw Error(place(path_, name), std::to_string(bytes.size()) + " bytes where " + std::to_string(entry.bytes) + " were declared");
+    throw Error(place(path_, name),
+                std::to_string(bytes.size()) + " bytes where " + std::to_string(entry.bytes) + " were declared");
   }
   file_.write_at(entry.offset, bytes);
   entry.written = true;

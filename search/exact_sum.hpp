@@ -60,6 +60,7 @@ constexpr int sign_of(double a, double b, double c) noexcept {
 }
 }  // namespace detail
 static_assert(detail::sign_of(0x1p300, -0x1p300, -0x1p-300) == -1 && detail::sign_of(1, 2, -3) == 0);
-static_assert(detail::sign_of(-0x1p300, 0x1p-300, 0x1p300) == 1 && detail::sign_of(0x1.fffffffffffffp0, 0x1p-52, -2) == 0);
+static_assert(detail::sign_of(-0x1p300, 0x1p-300, 0x1p300) == 1 &&
+              detail::sign_of(0x1.fffffffffffffp0, 0x1p-52, -2) == 0);
 
 }  // namespace fp4scope::search

@@ -24,8 +24,8 @@ struct LossInterval {
 /// Error: r_i is one rounding of a difference of exact doubles; each product of three factors and sum of n^2 terms
 /// rounds at most 2 n + 6 times along any path, so |error| <= (2 n + 6) u (1 + small) sum |r_i| |h_ij| |r_j|, and that
 /// sum is at most (sum envelope_i |r_i|)^2. The radius takes (2 n + 16) 2^-52, twice as much.
-FP4SCOPE_HD constexpr LossInterval hessian_loss(const SearchSpace& space, const Block& block, const BlockHessian& hessian,
-                                                int code, double* room) noexcept {
+FP4SCOPE_HD constexpr LossInterval hessian_loss(const SearchSpace& space, const Block& block,
+                                                const BlockHessian& hessian, int code, double* room) noexcept {
   double* const r = room;
   double* const hr = room + block.n;
   const double step = space.step(code);

@@ -17,8 +17,8 @@ enum class MethodKind : std::uint8_t {
 };
 
 struct Method {
-  const char* format;   ///< a BlockFormat's name
-  const char* name;     ///< as on the command line
+  const char* format;  ///< a BlockFormat's name
+  const char* name;    ///< as on the command line
   MethodKind kind;
   sim::ScaleRule rule;  ///< the rule, or where a search begins
   int scale_max;        ///< of an amax tensor scale; 0: the format's

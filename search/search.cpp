@@ -21,8 +21,7 @@ int block_code(const SearchTask& task, const SearchSpace& space, const Block& bl
   const auto nan_code = static_cast<int>(space.scale.nan_code());
   if (!std::isfinite(block.amax)) return nan_code;  // amax orders bit patterns, so Inf and NaN come out on top
   switch (task.method->kind) {
-    case MethodKind::rule:
-      return sim::scale_code(space.scale, task.method->rule, block.amax, task.tensor_scale);
+    case MethodKind::rule: return sim::scale_code(space.scale, task.method->rule, block.amax, task.tensor_scale);
     case MethodKind::four_over_six: {
       const FourOverSix chosen = four_over_six(space, block, task.select, &scratch.count);
       scratch.chose_four += chosen.chose_four;

@@ -30,8 +30,8 @@ struct SearchTask {
   Select select = Select::mse;
   int block = 16;
   float tensor_scale = 1;
-  const Hessians* hessians = nullptr;          ///< MethodKind::hessian needs it, for the same block size and columns
-  const std::atomic<bool>* stop = nullptr;     ///< when it turns true the rest of the rows is skipped
+  const Hessians* hessians = nullptr;       ///< MethodKind::hessian needs it, for the same block size and columns
+  const std::atomic<bool>* stop = nullptr;  ///< when it turns true the rest of the rows is skipped
 };
 
 struct SearchResult {

@@ -17,7 +17,7 @@ struct SearchSpace {
   sim::ScaleRule start;  ///< where a search begins: a good guess, which cannot change what it finds
   int first_code;        ///< the lowest positive code
   int last_code;
-  double dominance;      ///< a block with amax <= dominance * s is served by s at least as well as by 2s; 0: unknown
+  double dominance;  ///< a block with amax <= dominance * s is served by s at least as well as by 2s; 0: unknown
   double scale_value[256];
 
   FP4SCOPE_HD constexpr double step(int code) const noexcept { return tensor_scale * scale_value[code]; }
@@ -73,9 +73,16 @@ FP4SCOPE_HD constexpr int first_always_halved(const formats::Format& scale) noex
 FP4SCOPE_HD constexpr SearchSpace make_space(const formats::BlockFormat& format, float tensor_scale,
                                              sim::ScaleRule start) noexcept {
   const sim::Grid grid = sim::make_grid(format.element);
-  SearchSpace s = {format.scale, grid, tensor_scale, start, format.scale.has_zero ? 1 : 0,
-                   static_cast<int>(format.scale.max_code), dominance_constant(grid), {}};
-  for (int c = 0; c <= s.last_code; ++c) s.scale_value[c] = formats::decode_double(format.scale, static_cast<std::uint32_t>(c));
+  SearchSpace s = {format.scale,
+                   grid,
+                   tensor_scale,
+                   start,
+                   format.scale.has_zero ? 1 : 0,
+                   static_cast<int>(format.scale.max_code),
+                   dominance_constant(grid),
+                   {}};
+  for (int c = 0; c <= s.last_code; ++c)
+    s.scale_value[c] = formats::decode_double(format.scale, static_cast<std::uint32_t>(c));
   return s;
 }
 

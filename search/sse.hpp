@@ -121,7 +121,8 @@ FP4SCOPE_HD constexpr double sse_upper_bound(const SearchSpace& space, const Blo
 ///   code wins the tie: v is never the answer. The condition is monotone in v, and from first_always_halved on every
 ///   code has its half, so there the search ends. Odd codes below have no half and are always looked at: without a
 ///   tensor scale they are often the optimum ({13 * 2^-10, 0, ...} has its at +12 codes above naive, with SSE 0).
-FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block, SearchCount* count = nullptr) noexcept {
+FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
+                                   SearchCount* count = nullptr) noexcept {
   if (block.amax == 0) return 0;
   const int guess = sim::scale_code(space.scale, space.start, block.amax, static_cast<float>(space.tensor_scale));
   const int start = guess < space.first_code ? space.first_code : guess;

@@ -42,9 +42,13 @@ FP4SCOPE_HD constexpr int scale_code(const formats::Format& scale, ScaleRule rul
   return static_cast<int>(formats::encode(scale, quotient, rule.rounding).code);
 }
 
-static_assert(scale_code(formats::ue8m0, floor_rule, 7.99f, 1) == 127 && scale_code(formats::ue8m0, ceil_rule, 7.99f, 1) == 128);
-static_assert(scale_code(formats::ue8m0, even_rule, 7.0f, 1) == 128 && scale_code(formats::ue8m0, even_rule, 6.99f, 1) == 127);
-static_assert(scale_code(formats::ue8m0, rceil_rule, 6.0f, 1) == 127 && scale_code(formats::ue8m0, rceil_rule, 6.01f, 1) == 128);
-static_assert(scale_code(formats::ue8m0, ceil_rule, 4.0f, 1) == 127 && scale_code(formats::ue8m0, ceil_rule, 4.01f, 1) == 128);
+static_assert(scale_code(formats::ue8m0, floor_rule, 7.99f, 1) == 127 &&
+              scale_code(formats::ue8m0, ceil_rule, 7.99f, 1) == 128);
+static_assert(scale_code(formats::ue8m0, even_rule, 7.0f, 1) == 128 &&
+              scale_code(formats::ue8m0, even_rule, 6.99f, 1) == 127);
+static_assert(scale_code(formats::ue8m0, rceil_rule, 6.0f, 1) == 127 &&
+              scale_code(formats::ue8m0, rceil_rule, 6.01f, 1) == 128);
+static_assert(scale_code(formats::ue8m0, ceil_rule, 4.0f, 1) == 127 &&
+              scale_code(formats::ue8m0, ceil_rule, 4.01f, 1) == 128);
 
 }  // namespace fp4scope::sim

@@ -1,0 +1,34 @@
+// What the runs of one tensor share: its data, the layer's inputs X, and the Hessians of one block size at a time.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "analysis/metrics.hpp"
+#include "analysis/sweep_plan.hpp"
+
+namespace fp4scope::analysis {
+
+class Layer {
+ public:
+  /// Reads or samples both. Throws Error.
+  Layer(const SweepConfig& config, const PlannedTensor& tensor, const Notice& notice);
+
+  /// Over the columns padded to whole blocks; valid until the next call.
+  const search::Hessians* hessians(int block);
+
+  const Matrix weights;
+  const std::string hash;
+  std::unique_ptr<Activations> activations;  ///< null without
+  std::string activations_name;              ///< "" without
+  std::string activations_hash;
+  double reference_output_energy = 0;
+
+ private:
+  void load_activations(const SweepConfig& config, const PlannedTensor& tensor, const Notice& notice);
+
+  Matrix inputs_;
+  search::Hessians hessians_;
+};
+
+}  // namespace fp4scope::analysis

@@ -1,0 +1,99 @@
+#include "analysis/sweep_record.hpp"
+
+#include <cmath>
+
+namespace fp4scope::analysis {
+
+namespace {
+
+double share(std::int64_t part, std::int64_t whole) {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+struct ColumnRow {
+  const char* name;
+  const char* unit;
+  const char* description;
+  io::Cell (*cell)(const Result&);
+};
+
+bool chooses(const Result& r) { return r.q.config.method->kind == search::MethodKind::four_over_six; }
+
+// The table's columns: notebooks-data/schema.md is held against them by a test.
+// clang-format off
+const ColumnRow column_rows[] = {
+    {"run", "", "id of the run, the group /runs/<run>", [](const Result& r) -> io::Cell { return r.work.run; }},
+    {"input", "", "name of the input", [](const Result& r) -> io::Cell { return r.tensor.input->name; }},
+    {"tensor", "", "name of the tensor, or the distribution", [](const Result& r) -> io::Cell { return r.tensor.name; }},
+    {"rows", "1", "rows of the matrix", [](const Result& r) -> io::Cell { return r.tensor.shape.rows; }},
+    {"cols", "1", "columns of the matrix", [](const Result& r) -> io::Cell { return r.tensor.shape.cols; }},
+    {"padded_cols", "1", "columns after padding to a multiple of the block", [](const Result& r) -> io::Cell { return r.q.cols; }},
+    {"dtype", "", "type of the data as stored or sampled", [](const Result& r) -> io::Cell { return r.tensor.dtype; }},
+    {"format", "", "block format", [](const Result& r) -> io::Cell { return r.q.config.format->name; }},
+    {"block", "1", "elements that share a block scale", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.block}; }},
+    {"method", "", "how block scales are chosen", [](const Result& r) -> io::Cell { return r.q.config.method->name; }},
+    {"select", "", "criterion between candidate scales, empty where none are", [](const Result& r) -> io::Cell { return chooses(r) ? select_names[static_cast<std::size_t>(r.q.config.select)] : ""; }},
+    {"tensor_scale_rule", "", "amax, none or the value given", [](const Result& r) -> io::Cell { return r.q.config.scaling_text(); }},
+    {"scale_max", "1", "block scale that the tensor scale aims at, 0 without", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.scaling == TensorScaling::amax ? r.q.config.scale_max : 0}; }},
+    {"amax", "1", "largest magnitude of the tensor", [](const Result& r) -> io::Cell { return static_cast<double>(r.q.amax); }},
+    {"tensor_scale", "1", "multiplier on decode, 1 without", [](const Result& r) -> io::Cell { return static_cast<double>(r.q.tensor_scale); }},
+    {"activations", "", "source of the activations, empty without", [](const Result& r) -> io::Cell { return r.layer.activations_name; }},
+    {"tokens", "1", "rows of the activations, 0 without", [](const Result& r) -> io::Cell { return r.layer.activations ? r.layer.activations->tokens : 0; }},
+    {"blocks", "1", "blocks of the tensor", [](const Result& r) -> io::Cell { return r.m.blocks; }},
+    {"weight_error", "1", "|Wq - W|_F / |W|_F", [](const Result& r) -> io::Cell { return std::sqrt(r.m.relative_mse()); }},
+    {"relative_mse", "1", "|Wq - W|_F^2 / |W|_F^2", [](const Result& r) -> io::Cell { return r.m.relative_mse(); }},
+    {"output_error", "1", "|X Wq^T - X W^T|_F / |X W^T|_F, NaN without activations", [](const Result& r) -> io::Cell { return r.m.output_error; }},
+    {"mse", "1", "mean of (wq - w)^2", [](const Result& r) -> io::Cell { return r.m.sse / static_cast<double>(r.m.elements); }},
+    {"sqnr_db", "dB", "-10 log10(relative_mse)", [](const Result& r) -> io::Cell { return -10 * std::log10(r.m.relative_mse()); }},
+    {"max_error", "1", "max |wq - w|", [](const Result& r) -> io::Cell { return r.m.max_error; }},
+    {"moved_share", "1", "share of blocks whose scale code is not naive's at the same tensor scale", [](const Result& r) -> io::Cell { return share(r.m.moved_up + r.m.moved_down, r.m.blocks); }},
+    {"moved_up_share", "1", "share of blocks whose scale code is above naive's", [](const Result& r) -> io::Cell { return share(r.m.moved_up, r.m.blocks); }},
+    {"moved_down_share", "1", "share of blocks whose scale code is below naive's", [](const Result& r) -> io::Cell { return share(r.m.moved_down, r.m.blocks); }},
+    {"mean_move", "codes", "mean |scale code - naive's|", [](const Result& r) -> io::Cell { return share(r.m.distance, r.m.blocks); }},
+    {"four_share", "1", "share of blocks that 4over6 maps to 4, 0 for other methods", [](const Result& r) -> io::Cell { return share(r.q.chose_four, r.m.blocks); }},
+    {"zero_share", "1", "share of elements quantized to zero", [](const Result& r) -> io::Cell { return share(r.m.zeros, r.m.elements); }},
+    {"saturated_share", "1", "share of elements above their block's largest value", [](const Result& r) -> io::Cell { return share(r.m.saturated, r.m.elements); }},
+    {"underflow_share", "1", "share of blocks with non-zero data and a zero scale", [](const Result& r) -> io::Cell { return share(r.m.underflowed, r.m.blocks); }},
+    {"bits_per_weight", "bit", "codes, block scales and tensor scale, padding included", [](const Result& r) -> io::Cell { return bits_per_weight(r.q, r.tensor.shape.cols); }},
+    {"input_hash", "", "FNV-1a of shape and binary32 bits", [](const Result& r) -> io::Cell { return r.layer.hash; }},
+    {"activations_hash", "", "FNV-1a of shape and binary32 bits of the activations, empty without", [](const Result& r) -> io::Cell { return r.layer.activations_hash; }},
+};
+// clang-format on
+
+}  // namespace
+
+std::vector<io::Column> sweep_columns() {
+  std::vector<io::Column> columns;
+  for (const ColumnRow& c : column_rows) columns.push_back({c.name, c.unit, c.description});
+  return columns;
+}
+
+io::Record make_record(const Result& r, const std::vector<double>& block_sse, bool per_block) {
+  io::Record record;
+  for (const ColumnRow& column : column_rows) record.row.push_back(column.cell(r));
+
+  const std::string group = "/runs/" + r.work.run + "/";
+  std::vector<std::int32_t> offsets;
+  for (int i = -move_reach; i <= move_reach; ++i) offsets.push_back(i);
+  const std::int64_t bins = 2 * move_reach + 1;
+  record.datasets.push_back({group + "scale_move_offsets",
+                             {bins},
+                             offsets,
+                             {{"unit", "codes"}, {"description", "scale code - naive's; the ends hold all beyond"}}});
+  record.datasets.push_back({group + "scale_moves",
+                             {bins},
+                             std::vector<std::int64_t>(r.m.moves.begin(), r.m.moves.end()),
+                             {{"unit", "blocks"}, {"description", "blocks by scale_move_offsets"}}});
+  if (!per_block) return record;
+  const std::vector<std::int64_t> shape = {r.q.rows, r.q.blocks_per_row()};
+  record.datasets.push_back(
+      {group + "scales",
+       shape,
+       r.q.scales,
+       {{"unit", "code"}, {"format", r.q.config.format->scale.name}, {"description", "block scale codes"}}});
+  record.datasets.push_back(
+      {group + "block_sse", shape, block_sse, {{"unit", "1"}, {"description", "sum of (wq - w)^2 over the block"}}});
+  return record;
+}
+
+}  // namespace fp4scope::analysis
