@@ -155,7 +155,7 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
   if (rounds_away(mode, u.negative, (kept & 1) != 0, lost, sticky, word)) ++kept;
 
   // 4. Pack: adding the kept significand to the exponent field lets a carry move into the next binade by itself.
-  const std::int64_t base = static_cast<std::int64_t>(exponent + f.bias - 1) << f.mantissa_bits;
+  const std::int64_t base = static_cast<std::int64_t>(exponent + f.bias - 1) * (std::int64_t{1} << f.mantissa_bits);
   const std::int64_t magnitude = base + static_cast<std::int64_t>(kept);
   if (magnitude > static_cast<std::int64_t>(f.max_code)) return overflowed;
   std::uint8_t status = exact;
