@@ -1,6 +1,7 @@
 // fp4scope dequantize IN -o OUT: what quantize wrote, back to values.
 #include <fmt/format.h>
 
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "analysis/names.hpp"

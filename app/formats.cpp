@@ -1,6 +1,7 @@
 // fp4scope formats [NAME]: the formats, or one format's every code and value.
 #include <fmt/format.h>
 
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "analysis/encode.hpp"

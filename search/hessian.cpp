@@ -45,6 +45,9 @@ int compare_hessian_exact(const SearchSpace& space, const Block& block, const Bl
 int hessian_code(const SearchSpace& space, const Block& block, const BlockHessian& hessian, double* room,
                  LossInterval* loss, SearchCount* count) {
   if (block.amax == 0) return 0;
+  double activity = 0;
+  for (int i = 0; i < block.n; ++i) activity += hessian.envelope[i];
+  if (activity == 0) return space.first_code;  // H = 0: every loss is 0
   double least_upper = __builtin_inf();
   for (int code = space.first_code; code <= space.last_code; ++code) {
     loss[code] = hessian_loss(space, block, hessian, code, room);
