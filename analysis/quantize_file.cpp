@@ -174,13 +174,13 @@ Matrix load_activations(const QuantizeFileOptions& o) {
 }  // namespace
 
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
-  const auto file = io::open_tensors(o.in);
-  const Job job = plan(o, *file);
-  for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
   const bool needs_hessian = o.config.method->kind == search::MethodKind::hessian;
   if (needs_hessian && o.activations.empty()) {
     throw UsageError("--scale", "hessian needs the layer's inputs", "--activations X.safetensors:NAME");
   }
+  const auto file = io::open_tensors(o.in);
+  const Job job = plan(o, *file);
+  for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
   Matrix x;
   search::Hessians hessians;
   Activations activations;

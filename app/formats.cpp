@@ -48,19 +48,25 @@ Json to_json(const Format& f) {
           {"source", f.source}};
 }
 
+Json to_json(const formats::BlockFormat& f) {
+  return {{"name", f.name},
+          {"element", f.element.name},
+          {"scale", f.scale.name},
+          {"block", f.block},
+          {"tensor_scale", f.tensor_scaled ? "amax" : "none"},
+          {"scale_max", f.scale_max},
+          {"methods", analysis::method_names(f.name)}};
+}
+
+std::string tensor_scale_text(const formats::BlockFormat& f) {
+  return f.tensor_scaled ? fmt::format("amax / ({} * {})", f.element_max(), f.scale_max) : "none";
+}
+
 void print_all(bool json) {
   if (json) {
     Json j;
     for (const Format& f : formats::all_formats) j["elements"].push_back(to_json(f));
-    for (const formats::BlockFormat& f : formats::all_block_formats) {
-      j["block_formats"].push_back({{"name", f.name},
-                                    {"element", f.element.name},
-                                    {"scale", f.scale.name},
-                                    {"block", f.block},
-                                    {"tensor_scale", f.tensor_scaled ? "amax" : "none"},
-                                    {"scale_max", f.scale_max},
-                                    {"methods", analysis::method_names(f.name)}});
-    }
+    for (const formats::BlockFormat& f : formats::all_block_formats) j["block_formats"].push_back(to_json(f));
     fmt::print("{}\n", j.dump(2));
     return;
   }
@@ -73,11 +79,22 @@ void print_all(bool json) {
   fmt::print("{}", text_table({"format", "bits", "exp/man/bias", "smallest", "largest", "specials", "source"}, rows));
   rows.clear();
   for (const formats::BlockFormat& f : formats::all_block_formats) {
-    rows.push_back({f.name, f.element.name, f.scale.name, fmt::format("{}", f.block),
-                    f.tensor_scaled ? fmt::format("amax / ({} * {})", f.element_max(), f.scale_max) : "none",
+    rows.push_back({f.name, f.element.name, f.scale.name, fmt::format("{}", f.block), tensor_scale_text(f),
                     analysis::join(analysis::method_names(f.name))});
   }
   fmt::print("\n{}", text_table({"block format", "element", "scale", "block", "tensor scale", "methods"}, rows));
+}
+
+/// A block format: what it is made of, and what its methods do.
+void print_methods(const formats::BlockFormat& f, bool json) {
+  if (json) return fmt::print("{}\n", to_json(f).dump(2));
+  fmt::print("{}: {} elements, a {} scale for every {}, tensor scale {}\n", f.name, f.element.name, f.scale.name,
+             f.block, tensor_scale_text(f));
+  std::vector<std::vector<std::string>> rows;
+  for (const search::Method& m : search::all_methods) {
+    if (f.name == std::string(m.format)) rows.push_back({m.name, m.meaning});
+  }
+  fmt::print("{}", text_table({"method", "block scale"}, rows));
 }
 
 [[noreturn]] void refuse(const std::string& name) {
@@ -121,13 +138,11 @@ void print_codes(const Format& f, bool json) {
 void add_formats(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("formats", "the formats, or one format's every code and value");
   auto name = std::make_shared<std::string>();
-  command->add_option("NAME", *name, "a number format")->type_name("");
+  command->add_option("NAME", *name, "a number format (its codes) or a block format (its methods)")->type_name("");
   command->callback([name, &context] {
     if (name->empty()) return print_all(context.common.json);
-    if (const formats::BlockFormat* f = formats::find_block_format(*name)) {
-      print_codes(f->element, context.common.json);
-      return;
-    }
+    if (const formats::BlockFormat* f = formats::find_block_format(*name))
+      return print_methods(*f, context.common.json);
     const Format* f = formats::find_format(*name);
     if (!f) refuse(*name);
     print_codes(*f, context.common.json);
