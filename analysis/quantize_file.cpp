@@ -107,49 +107,39 @@ std::vector<std::uint8_t> pack(const std::vector<std::uint8_t>& codes) {
   return packed;
 }
 
-/// Exact values -> bytes of a floating-point dtype, each rounded once, to nearest even.
-class FloatBytes {
- public:
-  explicit FloatBytes(const std::string& dtype) : dtype_(dtype) {}
-
-  void add(double value) {
-    if (dtype_ == "F64") put(value);
-    else if (dtype_ == "F32") put(static_cast<float>(value));
-    else {
-      const formats::Format& f = dtype_ == "BF16" ? formats::bf16 : formats::fp16;
-      put(static_cast<std::uint16_t>(
-          formats::encode(f, value, formats::Rounding::nearest_even, formats::Overflow::nan).code));
-    }
+/// The bytes of an exact value in a floating-point dtype, rounded once, to nearest even.
+void store(const std::string& dtype, double value, std::byte* out) {
+  if (dtype == "F64") {
+    std::memcpy(out, &value, sizeof value);
+  } else if (dtype == "F32") {
+    const auto narrow = static_cast<float>(value);
+    std::memcpy(out, &narrow, sizeof narrow);
+  } else {
+    const formats::Format& f = dtype == "BF16" ? formats::bf16 : formats::fp16;
+    const formats::Encoded e = formats::encode(f, value, formats::Rounding::nearest_even, formats::Overflow::nan);
+    const auto code = static_cast<std::uint16_t>(e.code);
+    std::memcpy(out, &code, sizeof code);
   }
-
-  std::span<const std::byte> bytes() const { return bytes_; }
-
- private:
-  template <class T>
-  void put(T value) {
-    const auto* first = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), first, first + sizeof value);
-  }
-
-  std::string dtype_;
-  std::vector<std::byte> bytes_;
-};
+}
 
 /// The unpadded values in a dtype.
-FloatBytes dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
-  FloatBytes out(dtype);
+std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
+  const std::int64_t width = dtype == "F64" ? 8 : dtype == "F32" ? 4 : 2;
+  std::vector<std::byte> bytes(static_cast<std::size_t>(q.rows * original_cols * width));
+#pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
     for (std::int64_t c = 0; c < original_cols; ++c) {
       const std::uint8_t code = q.codes[static_cast<std::size_t>(r * q.cols + c)];
-      out.add(sim::dequantize(q.config.format->element, code, q.step(r, c / q.config.block)));
+      const double value = sim::dequantize(q.config.format->element, code, q.step(r, c / q.config.block));
+      store(dtype, value, bytes.data() + (r * original_cols + c) * width);
     }
   }
-  return out;
+  return bytes;
 }
 
 void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const Quantized& q, io::SafetensorsWriter& w) {
   if (o.fake_quant) {
-    w.write(t.name, dequantized_as(t.dtype.name, q, as_matrix(t).cols).bytes());
+    w.write(t.name, dequantized_as(t.dtype.name, q, as_matrix(t).cols));
     return;
   }
   w.write(t.name + ".codes", bytes_of(pack(q.codes)));
@@ -320,9 +310,9 @@ std::size_t dequantize_file(const std::string& in, const std::string& out, const
     std::int64_t cols = 1;
     for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
     const Quantized q = read_quantized(in, *file, name, config, shape[0], cols);
-    const FloatBytes values = dequantized_as(dtype, q, cols);
+    const std::vector<std::byte> values = dequantized_as(dtype, q, cols);
     if (stop && *stop) return 0;
-    writer.write(name, values.bytes());
+    writer.write(name, values);
   }
   for (const io::TensorInfo* t : copied) writer.write(t->name, file->raw(*t));
   writer.commit();
