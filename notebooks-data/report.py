@@ -340,6 +340,11 @@ def styled(function):
     return wrapped
 
 
+def on_paper(svg):
+    """The figure with a light background of its own, so that a file is readable on any page."""
+    return re.sub(r"(<svg [^>]*>)", r'\1\n <rect width="100%" height="100%" fill="#fdfdfc"/>', svg, count=1, flags=re.DOTALL)
+
+
 @styled
 def to_svg(figure):
     """The figure as SVG text: no date, no program, the same bytes each time."""
@@ -1029,7 +1034,7 @@ def write_report(results, name, directory):
             (figures / (stale + ending)).unlink(missing_ok=True)
     made = plots(results)
     for plot in made:
-        write(figures / f"{plot.name}.svg", plot.svg)
+        write(figures / f"{plot.name}.svg", on_paper(plot.svg))
         write(figures / f"{plot.name}.csv", csv_text(plot.header, plot.rows))
     write(directory / "table.csv", csv_text(results.table, zip(*results.table.values())))
     write(directory / "index.html", page(results, made, name))
