@@ -1,5 +1,5 @@
 # A thin face over CMake. `make demo` and `make test` do all the set-up on Debian 12 and Ubuntu 24.04.
-.PHONY: demo program test test-sanitize test-clang static install reports setup setup-test setup-clang clean
+.PHONY: demo program test test-sanitize test-clang static install reports setup setup-clang clean
 
 PROGRAM := build/release/fp4scope
 

@@ -11,8 +11,8 @@ namespace fp4scope::analysis {
 
 class Layer {
  public:
-  /// Reads or samples both. Throws Error.
-  Layer(const SweepConfig& config, const PlannedTensor& tensor, const Notice& notice);
+  /// Reads or samples the tensor; X is sampled or the plan's. Throws Error.
+  Layer(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor, const Notice& notice);
 
   /// Over the columns padded to whole blocks; valid until the next call.
   const search::Hessians* hessians(int block);
@@ -25,9 +25,10 @@ class Layer {
   double reference_output_energy = 0;
 
  private:
-  void load_activations(const SweepConfig& config, const PlannedTensor& tensor, const Notice& notice);
+  void load_activations(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor, const Notice& notice);
 
-  Matrix inputs_;
+  Matrix sampled_;
+  const Matrix* inputs_ = nullptr;  // sampled_, or the plan's
   search::Hessians hessians_;
 };
 

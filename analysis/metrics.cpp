@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "formats/error.hpp"
-#include "sim/block.hpp"
-
 namespace fp4scope::analysis {
 
 Activations make_activations(const Matrix& x) { return {x.rows, x.cols, transpose(x).data}; }
@@ -58,15 +55,12 @@ double total_output_energy(std::int64_t rows, std::int64_t cols, const Activatio
   return total;
 }
 
-double value_at(const Quantized& q, std::int64_t row, std::int64_t col, double step) {
-  return sim::dequantize(q.config.format->element, q.codes[static_cast<std::size_t>(row * q.cols + col)], step);
-}
-
 /// The sums of one row. A block's elements are taken in order, blocks in order.
 Metrics measure_row(const Matrix& original, const Quantized& q, const search::Method& naive, std::int64_t row,
                     double* block_sse) {
   Metrics m;
   const float* x = original.row(row);
+  const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   const double top = q.config.format->element_max();
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
     const std::int64_t first = b * q.config.block, last = std::min(first + q.config.block, original.cols);
@@ -74,7 +68,7 @@ Metrics measure_row(const Matrix& original, const Quantized& q, const search::Me
     const double step = q.step(row, b);
     double sse = 0;
     for (std::int64_t c = first; c < last; ++c) {
-      const double value = value_at(q, row, c, step);
+      const double value = sim::dequantize(q.config.format->element, codes[c], step);
       const double error = std::fabs(x[c] - value);
       sse += error * error;
       m.energy += static_cast<double>(x[c]) * x[c];
@@ -137,9 +131,8 @@ Metrics measure(const Matrix& original, const Quantized& q, const Activations* a
 
   const double error =
       total_output_energy(original.rows, original.cols, *activations, [&](std::int64_t row, double* out) {
-        for (std::int64_t c = 0; c < original.cols; ++c) {
-          out[c] = original.row(row)[c] - value_at(q, row, c, q.step(row, c / q.config.block));
-        }
+        const float* const x = original.row(row);
+        for_each_value(q, row, original.cols, [&](std::int64_t c, double value) { out[c] = x[c] - value; });
       });
   if (reference_output_energy > 0) total.output_error = std::sqrt(error / reference_output_energy);
   return total;

@@ -7,7 +7,6 @@
 
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
-#include "sim/block.hpp"
 
 namespace fp4scope::analysis {
 
@@ -110,7 +109,7 @@ QuantizeConfig parse_config(const QuantizeWords& words) {
   else if (select == "mae") c.select = search::Select::mae;
   else if (select == "absmax") c.select = search::Select::absmax;
   else throw UsageError("--select", "unknown criterion '" + select + "'", suggestion(select, select_names));
-  if (!words.select.empty() && c.method->kind != search::MethodKind::four_over_six) {
+  if (!words.select.empty() && !c.method->chooses()) {
     throw UsageError("--select", std::string("has no effect on ") + c.method->name,
                      "it chooses between the two of 4over6");
   }
@@ -188,11 +187,8 @@ std::vector<float> dequantize(const Quantized& q) {
   std::vector<float> values(q.codes.size());
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
-    for (std::int64_t c = 0; c < q.cols; ++c) {
-      const auto at = static_cast<std::size_t>(r * q.cols + c);
-      values[at] =
-          static_cast<float>(sim::dequantize(q.config.format->element, q.codes[at], q.step(r, c / q.config.block)));
-    }
+    float* const out = values.data() + r * q.cols;
+    for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
   }
   return values;
 }

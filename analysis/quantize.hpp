@@ -1,12 +1,14 @@
 // The one pipeline that `quantize` and `sweep` share: matrix -> tensor scale -> block scales -> codes, and back.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <vector>
 
 #include "analysis/matrix.hpp"
 #include "search/search.hpp"
+#include "sim/block.hpp"
 
 namespace fp4scope::analysis {
 
@@ -72,6 +74,18 @@ struct Quantized {
 /// Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted leaves codes empty.
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
                    const search::Hessians* hessians = nullptr, const std::atomic<bool>* stop = nullptr);
+
+/// visit(column, value) for the first `cols` columns of a row: the exact products.
+template <class Visit>
+void for_each_value(const Quantized& q, std::int64_t row, std::int64_t cols, const Visit& visit) {
+  const std::uint8_t* const codes = q.codes.data() + row * q.cols;
+  for (std::int64_t first = 0; first < cols; first += q.config.block) {
+    const double step = q.step(row, first / q.config.block);
+    for (std::int64_t c = first; c < std::min(first + q.config.block, cols); ++c) {
+      visit(c, sim::dequantize(q.config.format->element, codes[c], step));
+    }
+  }
+}
 
 /// [rows, cols as stored]: the exact product rounded once to binary32.
 std::vector<float> dequantize(const Quantized& q);

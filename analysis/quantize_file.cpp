@@ -12,7 +12,6 @@
 #include "formats/error.hpp"
 #include "formats/pack.hpp"
 #include "io/safetensors_writer.hpp"
-#include "sim/block.hpp"
 
 namespace fp4scope::analysis {
 
@@ -84,7 +83,7 @@ std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const 
   j["format"] = o.config.format->name;
   j["block"] = o.config.block;
   j["scale"] = o.config.method->name;
-  if (o.config.method->kind == search::MethodKind::four_over_six) {
+  if (o.config.method->chooses()) {
     j["select"] = select_names[static_cast<std::size_t>(o.config.select)];
   }
   j["tensor_scale"] = o.config.scaling_text();
@@ -128,11 +127,8 @@ std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized&
   std::vector<std::byte> bytes(static_cast<std::size_t>(q.rows * original_cols * width));
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
-    for (std::int64_t c = 0; c < original_cols; ++c) {
-      const std::uint8_t code = q.codes[static_cast<std::size_t>(r * q.cols + c)];
-      const double value = sim::dequantize(q.config.format->element, code, q.step(r, c / q.config.block));
-      store(dtype, value, bytes.data() + (r * original_cols + c) * width);
-    }
+    std::byte* const out = bytes.data() + r * original_cols * width;
+    for_each_value(q, r, original_cols, [&](std::int64_t c, double value) { store(dtype, value, out + c * width); });
   }
   return bytes;
 }
@@ -164,7 +160,7 @@ Matrix load_activations(const QuantizeFileOptions& o) {
 }  // namespace
 
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
-  const bool needs_hessian = o.config.method->kind == search::MethodKind::hessian;
+  const bool needs_hessian = o.config.method->needs_hessian();
   if (needs_hessian && o.activations.empty()) {
     throw UsageError("--scale", "hessian needs the layer's inputs", "--activations X.safetensors:NAME");
   }

@@ -67,7 +67,7 @@ io::RecordStore open_store(const SweepOptions& options, const std::string& confi
 void run_one(const Work& work, const PlannedTensor& tensor, Layer& layer, const SweepConfig& config,
              const SweepOptions& options, io::RecordStore& store, SweepLog& log) {
   const double start = SweepLog::now();
-  const bool needs_hessian = work.config.method->kind == search::MethodKind::hessian;
+  const bool needs_hessian = work.config.method->needs_hessian();
   const std::string where = tensor.input->name + ": " + tensor.name;
   const Quantized q = quantize(work.config, layer.weights, where,
                                needs_hessian ? layer.hessians(work.config.block) : nullptr, options.stop);
@@ -97,7 +97,7 @@ void run_all(const SweepConfig& config, const SweepOptions& options, const Plan&
     if (store.has(work.run)) continue;
     if (loaded != work.tensor) {
       layer.reset();
-      layer = std::make_unique<Layer>(config, tensor, notice);
+      layer = std::make_unique<Layer>(config, plan, tensor, notice);
       loaded = work.tensor;
     }
     const std::int64_t cols = padded(tensor.shape.cols, work.config.block);

@@ -73,12 +73,12 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
           skipped.insert(format + " has no method " + method + ", skipped");
           continue;
         }
-        if (found->kind == search::MethodKind::hessian && config.activations.kind == ActivationsSpec::Kind::none) {
+        if (found->needs_hessian() && config.activations.kind == ActivationsSpec::Kind::none) {
           skipped.insert(format + " " + method + " skipped, it needs [activations]");
           continue;
         }
         for (const std::string& select : grid.selects) {
-          if (found->kind != search::MethodKind::four_over_six && select != grid.selects.front()) continue;
+          if (!found->chooses() && select != grid.selects.front()) continue;
           for (const std::string& scaling : axis(grid.tensor_scales, std::string())) {
             const bool impossible = scaling == "amax" && !found->scale_max && !grid.scale_max &&
                                     !formats::find_block_format(format)->scale_max;
@@ -86,11 +86,10 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
               skipped.insert(format + " with tensor_scale amax skipped, it has no default scale_max");
               continue;
             }
-            const bool chooses = found->kind == search::MethodKind::four_over_six;
             const bool from_amax =
                 scaling == "amax" || (scaling.empty() && formats::find_block_format(format)->tensor_scaled);
-            configs.push_back(parse_config({format, method, chooses ? select : "", scaling, config.nonfinite, block,
-                                            from_amax ? grid.scale_max : 0}));
+            configs.push_back(parse_config({format, method, found->chooses() ? select : "", scaling, config.nonfinite,
+                                            block, from_amax ? grid.scale_max : 0}));
           }
         }
       }
@@ -99,12 +98,12 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
   return configs;
 }
 
-/// The column count that activations from a file fit; 0: any.
-std::int64_t plan_activations(const SweepConfig& config, Plan& plan) {
-  if (config.activations.kind != ActivationsSpec::Kind::file) return 0;
+void plan_activations(const SweepConfig& config, Plan& plan) {
+  if (config.activations.kind != ActivationsSpec::Kind::file) return;
   const std::string path = resolve_path(config, config.activations.file);
   plan.inputs += describe_files(*io::open_tensors(path));
-  return read_activations(path, config.activations.tensor, [](const std::string&) {}).cols;
+  const auto word = [&plan](const std::string& text) { plan.skipped.insert(text); };
+  plan.activations = read_activations(path, config.activations.tensor, word);
 }
 
 }  // namespace
@@ -112,7 +111,8 @@ std::int64_t plan_activations(const SweepConfig& config, Plan& plan) {
 Plan make_plan(const SweepConfig& config) {
   Plan plan;
   plan_tensors(config, plan);
-  const std::int64_t columns = plan_activations(config, plan);
+  plan_activations(config, plan);
+  const std::int64_t columns = plan.activations.cols;  // 0: any
   std::vector<std::vector<QuantizeConfig>> configs;
   for (const GridSpec& grid : config.grids) configs.push_back(plan_configs(config, grid, plan.skipped));
   for (std::size_t t = 0; t < plan.tensors.size(); ++t) {
@@ -122,7 +122,7 @@ Plan make_plan(const SweepConfig& config) {
       if (!inputs.empty() && !named) continue;
       for (const QuantizeConfig& c : configs[g]) {
         const std::int64_t cols = plan.tensors[t].shape.cols;
-        if (c.method->kind == search::MethodKind::hessian && columns != 0 && columns != cols) {
+        if (c.method->needs_hessian() && columns != 0 && columns != cols) {
           plan.skipped.insert(fmt::format("{}: hessian skipped, {} columns do not fit activations of {}",
                                           plan.tensors[t].name, cols, columns));
           continue;

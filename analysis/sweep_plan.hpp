@@ -31,10 +31,11 @@ struct Plan {
   std::vector<PlannedTensor> tensors;
   std::vector<Work> work;         ///< by tensor
   std::set<std::string> skipped;  ///< words about what makes no sense
+  Matrix activations;             ///< from a file, read once; empty without
   std::string inputs;             ///< names, sizes and times of the files read, to notice a change before resuming
 };
 
-/// Opens every input (headers only). Throws Error.
+/// Opens every input (headers only) and reads the activations that come from a file. Throws Error.
 Plan make_plan(const SweepConfig& config);
 
 /// Estimated nanoseconds on one core, for the ETA alone.

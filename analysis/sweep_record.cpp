@@ -17,8 +17,6 @@ struct ColumnRow {
   io::Cell (*cell)(const Result&);
 };
 
-bool chooses(const Result& r) { return r.q.config.method->kind == search::MethodKind::four_over_six; }
-
 // The table's columns: notebooks-data/schema.md is held against them by a test.
 // clang-format off
 const ColumnRow column_rows[] = {
@@ -32,7 +30,7 @@ const ColumnRow column_rows[] = {
     {"format", "", "block format", [](const Result& r) -> io::Cell { return r.q.config.format->name; }},
     {"block", "1", "elements that share a block scale", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.block}; }},
     {"method", "", "how block scales are chosen", [](const Result& r) -> io::Cell { return r.q.config.method->name; }},
-    {"select", "", "criterion between candidate scales, empty where none are", [](const Result& r) -> io::Cell { return chooses(r) ? select_names[static_cast<std::size_t>(r.q.config.select)] : ""; }},
+    {"select", "", "criterion between candidate scales, empty where none are", [](const Result& r) -> io::Cell { return r.q.config.method->chooses() ? select_names[static_cast<std::size_t>(r.q.config.select)] : ""; }},
     {"tensor_scale_rule", "", "amax, none or the value given", [](const Result& r) -> io::Cell { return r.q.config.scaling_text(); }},
     {"scale_max", "1", "block scale that the tensor scale aims at, 0 without", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.scaling == TensorScaling::amax ? r.q.config.scale_max : 0}; }},
     {"amax", "1", "largest magnitude of the tensor", [](const Result& r) -> io::Cell { return static_cast<double>(r.q.amax); }},

@@ -98,7 +98,7 @@ int run(const Words& words, const Context& context) {
                                     options);
     }
   }
-  if (outcome.table.rows.empty()) {
+  if (outcome.table.rows.empty() && !words.finish) {
     say("interrupted before the first result");
     return 130;
   }

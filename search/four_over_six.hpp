@@ -26,12 +26,6 @@ FP4SCOPE_HD constexpr TwoPart exact_distance(double magnitude, double value) noe
   return negative ? TwoPart{-hi, -lo} : TwoPart{hi, lo};
 }
 
-/// The value nearest to x_i at a code, exact.
-FP4SCOPE_HD constexpr double nearest_value(const SearchSpace& space, const sim::Thresholds& thresholds, double step,
-                                           double magnitude) noexcept {
-  return step == 0 ? 0 : space.grid.level[sim::nearest_index(thresholds, magnitude)] * step;
-}
-
 /// The largest error at a code, exact. hi is the rounding of the real distance and rounding is monotone, so a larger
 /// hi is a larger distance, and among equal ones lo decides.
 FP4SCOPE_HD constexpr TwoPart largest_error(const SearchSpace& space, const Block& block, int code) noexcept {
@@ -46,20 +40,17 @@ FP4SCOPE_HD constexpr TwoPart largest_error(const SearchSpace& space, const Bloc
   return largest;
 }
 
-/// Adds sign * sum | |x_i| - value_i | to the sum and returns it rounded.
-FP4SCOPE_HD constexpr double add_absolute_errors(const SearchSpace& space, const Block& block, int code, double sign,
-                                                 ExactSum& sum) noexcept {
+/// Adds sign * sum | |x_i| - value_i | to the sum.
+FP4SCOPE_HD constexpr void add_absolute_errors(const SearchSpace& space, const Block& block, int code, double sign,
+                                               ExactSum& sum) noexcept {
   const double step = space.step(code);
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
-  double rounded = 0;
   for (int i = 0; i < block.n; ++i) {
     const double magnitude = sim::magnitude(block.x[i]);
     const TwoPart e = exact_distance(magnitude, nearest_value(space, thresholds, step, magnitude));
     sum.add(sign * e.hi);
     sum.add(sign * e.lo);
-    rounded += e.hi;
   }
-  return rounded;
 }
 
 /// The sign of the error at code a less that at code b.
@@ -88,8 +79,8 @@ struct FourOverSix {
 FP4SCOPE_HD constexpr FourOverSix four_over_six(const SearchSpace& space, const Block& block, Select select,
                                                 SearchCount* count = nullptr) noexcept {
   const auto t = static_cast<float>(space.tensor_scale);
-  const int six = sim::scale_code(space.scale, {6, formats::Rounding::nearest_even}, block.amax, t);
-  const int four = sim::scale_code(space.scale, {4, formats::Rounding::nearest_even}, block.amax, t);
+  const int six = sim::scale_code(space.scale, sim::six_rule, block.amax, t);
+  const int four = sim::scale_code(space.scale, sim::four_rule, block.amax, t);
   const bool chose_four = six != four && compare_errors(space, block, select, four, six, count) < 0;
   return {chose_four ? four : six, chose_four};
 }

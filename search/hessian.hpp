@@ -1,7 +1,7 @@
 // The block scale of least r^T H r, r = x - value with nearest elements, H the block's diagonal block of X^T X.
 //
 // The loss of each code is computed in binary64 as an interval that holds the real one; a code whose interval lies
-// above another's cannot be the optimum. What survives (ties, as a rule) is compared in rationals (hessian_exact.cpp).
+// above another's cannot be the optimum. What survives (ties, as a rule) is compared in rationals (hessian.cpp).
 // No bound on SSE prunes here: a nearer element need not have the smaller r^T H r.
 #pragma once
 
@@ -33,7 +33,7 @@ FP4SCOPE_HD constexpr LossInterval hessian_loss(const SearchSpace& space, const 
   double size = 0;
   for (int i = 0; i < block.n; ++i) {
     const double magnitude = sim::magnitude(block.x[i]);
-    const double value = step == 0 ? 0 : space.grid.level[sim::nearest_index(thresholds, magnitude)] * step;
+    const double value = nearest_value(space, thresholds, step, magnitude);
     const bool negative = (__builtin_bit_cast(std::uint32_t, block.x[i]) >> 31) != 0;
     r[i] = negative ? value - magnitude : magnitude - value;
     size += hessian.envelope[i] * (r[i] < 0 ? -r[i] : r[i]);

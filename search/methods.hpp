@@ -23,21 +23,20 @@ struct Method {
   sim::ScaleRule rule;  ///< the rule, or where a search begins
   int scale_max;        ///< of an amax tensor scale; 0: the format's
   const char* meaning;
-};
 
-inline constexpr sim::ScaleRule six = {6, formats::Rounding::nearest_even};
-inline constexpr sim::ScaleRule four = {4, formats::Rounding::nearest_even};
-inline constexpr sim::ScaleRule seven = {7, formats::Rounding::nearest_even};
+  constexpr bool chooses() const noexcept { return kind == MethodKind::four_over_six; }  ///< --select decides
+  constexpr bool needs_hessian() const noexcept { return kind == MethodKind::hessian; }
+};
 
 // clang-format off
 inline constexpr Method all_methods[] = {
-    {"nvfp4",  "naive",      MethodKind::rule,          six,             0,   "amax to 6, to nearest"},
-    {"nvfp4",  "static6",    MethodKind::rule,          six,             0,   "the same as naive"},
-    {"nvfp4",  "static4",    MethodKind::rule,          four,            0,   "amax to 4, to nearest"},
-    {"nvfp4",  "4over6",     MethodKind::four_over_six, six,             256, "amax to 6 or to 4, by --select; ties to 6"},
-    {"nvfp4",  "sse",        MethodKind::sse,           six,             0,   "least squared error over all codes"},
-    {"nvfp4",  "exhaustive", MethodKind::exhaustive,    six,             0,   "the same as sse, one code after the other"},
-    {"nvfp4",  "hessian",    MethodKind::hessian,       six,             0,   "least r^T H r over all codes"},
+    {"nvfp4",  "naive",      MethodKind::rule,          sim::six_rule,   0,   "amax to 6, to nearest"},
+    {"nvfp4",  "static6",    MethodKind::rule,          sim::six_rule,   0,   "the same as naive"},
+    {"nvfp4",  "static4",    MethodKind::rule,          sim::four_rule,  0,   "amax to 4, to nearest"},
+    {"nvfp4",  "4over6",     MethodKind::four_over_six, sim::six_rule,   256, "amax to 6 or to 4, by --select; ties to 6"},
+    {"nvfp4",  "sse",        MethodKind::sse,           sim::six_rule,   0,   "least squared error over all codes"},
+    {"nvfp4",  "exhaustive", MethodKind::exhaustive,    sim::six_rule,   0,   "the same as sse, one code after the other"},
+    {"nvfp4",  "hessian",    MethodKind::hessian,       sim::six_rule,   0,   "least r^T H r over all codes"},
     {"mxfp4",  "naive",      MethodKind::rule,          sim::floor_rule, 0,   "the same as floor"},
     {"mxfp4",  "floor",      MethodKind::rule,          sim::floor_rule, 0,   "2^(floor(log2 amax) - 2), OCP MX v1.0"},
     {"mxfp4",  "ceil",       MethodKind::rule,          sim::ceil_rule,  0,   "2^ceil(log2(amax / 4))"},
@@ -48,11 +47,11 @@ inline constexpr Method all_methods[] = {
     {"mxfp4",  "sse",        MethodKind::sse,           sim::floor_rule, 0,   "least squared error over all codes"},
     {"mxfp4",  "exhaustive", MethodKind::exhaustive,    sim::floor_rule, 0,   "the same as sse, one code after the other"},
     {"mxfp4",  "hessian",    MethodKind::hessian,       sim::floor_rule, 0,   "least r^T H r over all codes"},
-    {"nvint4", "naive",      MethodKind::rule,          seven,           0,   "amax to 7, to nearest"},
-    {"nvint4", "static6",    MethodKind::rule,          seven,           0,   "the same as naive"},
-    {"nvint4", "sse",        MethodKind::sse,           seven,           0,   "least squared error over all codes"},
-    {"nvint4", "exhaustive", MethodKind::exhaustive,    seven,           0,   "the same as sse, one code after the other"},
-    {"nvint4", "hessian",    MethodKind::hessian,       seven,           0,   "least r^T H r over all codes"},
+    {"nvint4", "naive",      MethodKind::rule,          sim::seven_rule, 0,   "amax to 7, to nearest"},
+    {"nvint4", "static6",    MethodKind::rule,          sim::seven_rule, 0,   "the same as naive"},
+    {"nvint4", "sse",        MethodKind::sse,           sim::seven_rule, 0,   "least squared error over all codes"},
+    {"nvint4", "exhaustive", MethodKind::exhaustive,    sim::seven_rule, 0,   "the same as sse, one code after the other"},
+    {"nvint4", "hessian",    MethodKind::hessian,       sim::seven_rule, 0,   "least r^T H r over all codes"},
 };
 // clang-format on
 

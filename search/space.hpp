@@ -86,6 +86,12 @@ FP4SCOPE_HD constexpr SearchSpace make_space(const formats::BlockFormat& format,
   return s;
 }
 
+/// The value nearest to a magnitude at a step, exact; `thresholds` are the step's.
+FP4SCOPE_HD constexpr double nearest_value(const SearchSpace& space, const sim::Thresholds& thresholds, double step,
+                                           double magnitude) noexcept {
+  return step == 0 ? 0 : space.grid.level[sim::nearest_index(thresholds, magnitude)] * step;
+}
+
 namespace detail {
 constexpr bool halves_are_halves(const formats::Format& f) {
   for (int c = f.has_zero ? 1 : 0; c <= static_cast<int>(f.max_code); ++c) {

@@ -21,6 +21,9 @@ struct ScaleRule {
   formats::Rounding rounding;
 };
 
+inline constexpr ScaleRule six_rule = {6, formats::Rounding::nearest_even};    // amax to 6, E2M1's largest
+inline constexpr ScaleRule four_rule = {4, formats::Rounding::nearest_even};   // amax to 4
+inline constexpr ScaleRule seven_rule = {7, formats::Rounding::nearest_even};  // amax to 7, INT4's largest
 inline constexpr ScaleRule floor_rule = {4, formats::Rounding::toward_zero};   // OCP MX v1.0, 6.3; microxcaling
 inline constexpr ScaleRule even_rule = {3.5, formats::Rounding::toward_zero};  // up from significand 1.75
 inline constexpr ScaleRule rceil_rule = {6, formats::Rounding::up};            // up from above 1.5: ceil(log2(amax/6))

@@ -27,7 +27,7 @@ const SelectRow select_rows[] = {{"mse", Select::mse, &BlockOracle::sse},
 
 search::FourOverSix choose(Select select, float tensor_scale, const std::vector<float>& x) {
   const int n = static_cast<int>(x.size());
-  const search::SearchSpace space = search::make_space(formats::nvfp4, tensor_scale, search::six);
+  const search::SearchSpace space = search::make_space(formats::nvfp4, tensor_scale, sim::six_rule);
   return search::four_over_six(space, {x.data(), n, sim::amax(x.data(), n)}, select);
 }
 
@@ -111,7 +111,7 @@ TEST_P(EverySelect, orders_any_two_codes_as_gmp_does) {
     for (const float t : blocks::tensor_scales) {
       for (int i = 0; i < 20; ++i, ++compared) {
         const std::vector<float> x = maker.make(family.family, i % 2 ? t : t * 0x1p-40f + 0x1p-149f, 3);
-        const search::SearchSpace space = search::make_space(formats::nvfp4, i % 3 ? t : 0x1p-149f, search::six);
+        const search::SearchSpace space = search::make_space(formats::nvfp4, i % 3 ? t : 0x1p-149f, sim::six_rule);
         const BlockOracle block(oracle::scaled_format("nvfp4"), i % 3 ? t : 0x1p-149f, x.data(), 3);
         const int a = maker.below(127), b = maker.below(127);
         const int want = cmp((block.*row.loss)(a), (block.*row.loss)(b));

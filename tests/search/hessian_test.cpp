@@ -30,7 +30,7 @@ search::Block block_of(const std::vector<float>& x) {
 }
 
 search::SearchSpace space_of(const char* format, float tensor_scale) {
-  return search::make_space(*formats::find_block_format(format), tensor_scale, search::six);
+  return search::make_space(*formats::find_block_format(format), tensor_scale, sim::six_rule);
 }
 
 int hessian_code(const search::SearchSpace& space, const std::vector<float>& x, const blocks::Matrix& m,

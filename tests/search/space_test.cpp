@@ -31,7 +31,7 @@ TEST(HalfCode, is_the_code_of_half_the_value_or_none) {
 
 TEST(Space, lists_every_positive_code_with_its_value) {
   for (const oracle::ScaledFormat& f : oracle::scaled_formats) {
-    const search::SearchSpace s = search::make_space(*formats::find_block_format(f.name), 3, search::six);
+    const search::SearchSpace s = search::make_space(*formats::find_block_format(f.name), 3, sim::six_rule);
     EXPECT_EQ(s.first_code, f.first_code());
     EXPECT_EQ(s.last_code, f.last_code);
     EXPECT_EQ(2 * s.top(), f.twice_level[7]);
@@ -62,7 +62,7 @@ TEST(Dominance, a_dominated_code_never_errs_less_than_its_half) {
       const auto& row = blocks::all_families[i % std::size(blocks::all_families)];
       const std::vector<float> x = maker.make(row.family, 1, 4);
       const BlockOracle block(f, 1, x.data(), 4);
-      const search::SearchSpace s = search::make_space(format, 1, search::six);
+      const search::SearchSpace s = search::make_space(format, 1, sim::six_rule);
       for (int code = s.first_code; code <= s.last_code; ++code) {
         const int half = search::half_code(format.scale, code);
         if (half < 0 || sim::amax(x.data(), 4) > s.dominance * s.step(half)) continue;
@@ -80,7 +80,7 @@ TEST(Dominance, a_dominated_code_never_errs_less_than_its_half) {
 TEST(Dominance, constant_is_the_largest_possible) {
   for (const oracle::ScaledFormat& f : oracle::scaled_formats) {
     const formats::BlockFormat format = *formats::find_block_format(f.name);
-    const search::SearchSpace s = search::make_space(format, 1, search::six);
+    const search::SearchSpace s = search::make_space(format, 1, sim::six_rule);
     for (int code = s.first_code; code <= s.last_code; ++code) {
       const int half = search::half_code(format.scale, code);
       const double edge = half < 0 ? 0 : s.dominance * s.step(half);

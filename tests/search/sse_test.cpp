@@ -167,7 +167,7 @@ TEST(Sse, finds_13_where_naive_says_1) {
   std::vector<float> x(16, 0.0f);
   x[3] = 13 * 0x1p-10f;
   const search::SearchSpace space = space_of("nvfp4", 1);
-  EXPECT_EQ(sim::scale_code(formats::e4m3, search::six, x[3], 1), 1);
+  EXPECT_EQ(sim::scale_code(formats::e4m3, sim::six_rule, x[3], 1), 1);
   const int code = search::sse_code(space, block_of(x));
   EXPECT_EQ(code, 13);  // 13 * 2^-9 * 0.5
   EXPECT_EQ(BlockOracle(oracle::scaled_format("nvfp4"), 1, x.data(), 16).sse(code), 0);
