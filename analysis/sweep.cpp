@@ -76,8 +76,7 @@ void run_one(const Work& work, const PlannedTensor& tensor, Layer& layer, const 
   const Metrics m = measure(layer.weights, q, layer.activations.get(), layer.reference_output_energy,
                             config.per_block ? &block_sse : nullptr);
   store.put(work.run, make_record({work, tensor, layer, q, m}, block_sse, config.per_block));
-  log.run(work.run, SweepLog::now() - start, q.count);
-  store.put_note("runs.json", log.runs());
+  store.put_note("log-" + work.run, log.run(work.run, SweepLog::now() - start, q.count));
 }
 
 void run_all(const SweepConfig& config, const SweepOptions& options, const Plan& plan, io::RecordStore& store,
@@ -126,7 +125,7 @@ SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
   static_cast<void>(io::AtomicFile(options.out));  // an output that can't be written is better known now
   const std::string configuration = canonical_toml(config);
   io::RecordStore store = open_store(options, configuration, plan);
-  log.take_runs(store.note("runs.json"));
+  for (const std::string& run : store.keys()) log.take_run(run, store.note("log-" + run));
   try {
     run_all(config, options, plan, store, log, notice);
   } catch (...) {

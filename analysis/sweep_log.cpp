@@ -44,16 +44,16 @@ double SweepLog::now() {
 
 void SweepLog::notice(const std::string& word) { content_->json["notices"].push_back(word); }
 
-void SweepLog::run(const std::string& run, double seconds, const search::SearchCount& count) {
-  content_->json["runs"][run] = {
+std::string SweepLog::run(const std::string& run, double seconds, const search::SearchCount& count) {
+  const nlohmann::ordered_json entry = {
       {"seconds", seconds}, {"candidates", count.candidates}, {"exact_comparisons", count.exact}};
+  content_->json["runs"][run] = entry;
+  return entry.dump();
 }
 
-std::string SweepLog::runs() const { return content_->json["runs"].dump(); }
-
-void SweepLog::take_runs(const std::string& text) {
-  const auto runs = nlohmann::ordered_json::parse(text, nullptr, false);
-  if (runs.is_object()) content_->json["runs"] = runs;
+void SweepLog::take_run(const std::string& run, const std::string& text) {
+  const auto entry = nlohmann::ordered_json::parse(text, nullptr, false);
+  if (entry.is_object()) content_->json["runs"][run] = entry;
 }
 
 void SweepLog::write(bool interrupted) {

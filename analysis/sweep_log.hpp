@@ -15,10 +15,10 @@ class SweepLog {
   ~SweepLog();
 
   void notice(const std::string& word);
-  void run(const std::string& run, double seconds, const search::SearchCount& count);
-  /// The runs so far as text, kept beside the records so that they survive a kill with them.
-  std::string runs() const;
-  void take_runs(const std::string& text);
+  /// Returns the entry as text, kept beside the run's record so that it survives a kill with it.
+  std::string run(const std::string& run, double seconds, const search::SearchCount& count);
+  /// An entry kept by an earlier start; ignored if it isn't one.
+  void take_run(const std::string& run, const std::string& text);
   void write(bool interrupted);
 
   /// Seconds of a steady clock.
