@@ -17,6 +17,25 @@ inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t
   for (unsigned i = 0; i < 4; ++i) words[i] = random[i];
 }
 
+/// words[n] of the positions first, first + 1, ...: position p has word p % 4 of index p / 4.
+inline void fill_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t first, int n, std::uint32_t* words) {
+  std::uint32_t four[4] = {};
+  for (int i = 0; i < n; ++i) {
+    const std::uint64_t position = first + static_cast<std::uint64_t>(i);
+    if (i == 0 || position % 4 == 0) random_words(seed, stream, position / 4, four);
+    words[i] = four[position % 4];
+  }
+}
+
+/// n signs, +1 or -1: sign i is bit i % 32 of word i / 32 % 4 of index i / 128, a set bit for -1.
+inline void random_signs(std::uint64_t seed, std::uint32_t stream, int n, std::int8_t* signs) {
+  std::uint32_t words[4] = {};
+  for (int i = 0; i < n; ++i) {
+    if (i % 128 == 0) random_words(seed, stream, static_cast<std::uint64_t>(i / 128), words);
+    signs[i] = static_cast<std::int8_t>((words[i / 32 % 4] >> i % 32 & 1) != 0 ? -1 : 1);
+  }
+}
+
 /// Two words -> a uniform number in the open interval (0, 1), a multiple of 2^-53.
 inline double open_uniform(std::uint32_t high, std::uint32_t low) {
   const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;  // 52 bits, and a half
