@@ -10,13 +10,13 @@ namespace fp4scope::analysis {
 
 Matrix pad_columns(const Matrix& m, int block) {
   const std::int64_t cols = padded(m.cols, block);
-  Matrix out = {m.rows, cols, std::vector<float>(static_cast<std::size_t>(m.rows * cols), 0.0f)};
+  Matrix out = {m.rows, cols, std::vector<float>(static_cast<std::size_t>(m.rows * cols), 0.0f), m.dtype};
   for (std::int64_t r = 0; r < m.rows; ++r) std::copy_n(m.row(r), m.cols, out.data.begin() + r * cols);
   return out;
 }
 
 Matrix transpose(const Matrix& m) {
-  Matrix out = {m.cols, m.rows, std::vector<float>(m.data.size())};
+  Matrix out = {m.cols, m.rows, std::vector<float>(m.data.size()), m.dtype};
   for (std::int64_t r = 0; r < m.rows; ++r) {
     for (std::int64_t c = 0; c < m.cols; ++c) out.data[static_cast<std::size_t>(c * m.rows + r)] = m.row(r)[c];
   }

@@ -12,6 +12,7 @@ struct Matrix {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::vector<float> data;
+  std::string dtype = "F32";  ///< where the values come from, as safetensors names it
 
   std::int64_t size() const { return rows * cols; }
   const float* row(std::int64_t r) const { return data.data() + r * cols; }

@@ -64,11 +64,12 @@ Metrics measure_row(const Matrix& original, const Quantized& q, const search::Me
   const double top = q.config.format->element_max();
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
     const std::int64_t first = b * q.config.block, last = std::min(first + q.config.block, original.cols);
-    const int code = q.scales[static_cast<std::size_t>(row * q.blocks_per_row() + b)];
+    const int code = q.scale_code(row, b);
     const double step = q.step(row, b);
+    const bool integer = q.integer(row, b);
     double sse = 0;
     for (std::int64_t c = first; c < last; ++c) {
-      const double value = sim::dequantize(q.config.format->element, codes[c], step);
+      const double value = sim::dequantize(*q.config.format, codes[c], step, integer);
       const double error = std::fabs(x[c] - value);
       sse += error * error;
       m.energy += static_cast<double>(x[c]) * x[c];

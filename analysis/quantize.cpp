@@ -2,16 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
+#include "sim/random.hpp"
 
 namespace fp4scope::analysis {
 
 const std::vector<std::string> select_names = {"mse", "mae", "absmax"};
-const std::vector<std::string> planned_format_names = {"if4"};
 
 std::vector<std::string> format_names() {
   std::vector<std::string> names;
@@ -27,18 +28,23 @@ std::vector<std::string> method_names(const std::string& format) {
   return names;
 }
 
-namespace {
-
-/// Designed, named and not built yet: refused by name, with what there is.
-void refuse_planned(const std::string& where, const std::string& name, const std::vector<std::string>& planned,
-                    const std::vector<std::string>& built) {
-  for (const std::string& p : planned) {
-    if (p == name) throw UsageError(where, "'" + name + "' is not built yet", "there are: " + join(built));
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names = {"exact"};
+  for (const sim::Recipe& r : sim::all_recipes) {
+    if (std::find(names.begin(), names.end(), r.name) == names.end()) names.push_back(r.name);
   }
+  return names;
 }
 
+std::uint32_t name_stream(const std::string& name) {
+  std::uint32_t hash = 0x811C9DC5u;
+  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193u;
+  return hash;
+}
+
+namespace {
+
 const formats::BlockFormat& parse_format(const std::string& name) {
-  refuse_planned("--format", name, planned_format_names, format_names());
   const formats::BlockFormat* format = formats::find_block_format(name);
   if (!format) throw UsageError("--format", "unknown format '" + name + "'", suggestion(name, format_names()));
   return *format;
@@ -59,7 +65,7 @@ const search::Method& parse_method(const std::string& format, const std::string&
 void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
   const std::vector<std::string> known = {"amax", "none", "a positive number"};
   const std::string word = !words.tensor_scale.empty() ? words.tensor_scale : c.format->tensor_scaled ? "amax" : "none";
-  refuse_planned("--tensor-scale", word, {"search"}, known);
+  if (word == "search") throw UsageError("--tensor-scale", "'search' is not built yet", "there are: " + join(known));
   const int default_max = c.method->scale_max != 0 ? c.method->scale_max : c.format->scale_max;
   c.scale_max = words.scale_max != 0 ? words.scale_max : default_max;
   if (c.scale_max < 0) throw UsageError("--scale-max", "must be positive");
@@ -88,6 +94,133 @@ void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
   }
 }
 
+/// The words of a space-separated list.
+std::vector<std::string> words_of(std::string_view list) {
+  std::vector<std::string> words;
+  for (std::size_t at = 0; at < list.size();) {
+    const std::size_t end = std::min(list.find(' ', at), list.size());
+    words.emplace_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return words;
+}
+
+/// What a recipe has: its formats, or its methods for one format.
+std::vector<std::string> recipe_has(const std::string& name, const std::string& format) {
+  std::vector<std::string> out;
+  for (const sim::Recipe& r : sim::all_recipes) {
+    if (name != r.name) continue;
+    if (format.empty() && std::find(out.begin(), out.end(), r.format) == out.end()) out.push_back(r.format);
+    if (format == r.format) {
+      for (const std::string& method : words_of(r.methods)) out.push_back(method);
+    }
+  }
+  return out;
+}
+
+const sim::Recipe* parse_recipe(const std::string& name, const std::string& format, const std::string& method) {
+  if (name.empty() || name == "exact") return nullptr;
+  const sim::Recipe* recipe = sim::find_recipe(name, format, method);
+  if (recipe) return recipe;
+  for (const sim::ApproximateRecipe& a : sim::approximate_recipes) {
+    if (name == a.name) {
+      throw UsageError("--recipe", fmt::format("'{}' rests on {}, whose bits are not recorded", name, a.instruction),
+                       "there are: " + join(recipe_names()));
+    }
+  }
+  const std::vector<std::string> formats = recipe_has(name, "");
+  if (name == "scalesweep") throw UsageError("--recipe", "'" + name + "' is not built yet", "there are: " + join(recipe_names()));
+  if (formats.empty()) {
+    if (name == "ml_dtypes" || name == "cuda") {
+      throw UsageError("--recipe", "'" + name + "' converts elements and has no block scales",
+                       "fp4scope encode has it");
+    }
+    throw UsageError("--recipe", "unknown recipe '" + name + "'", suggestion(name, recipe_names()));
+  }
+  const std::vector<std::string> methods = recipe_has(name, format);
+  if (methods.empty()) throw UsageError("--recipe", "'" + name + "' has no " + format, "it has: " + join(formats));
+  const std::string why =
+      name == "qwantize" && method == "hessian" ? ", whose sums run in an order nobody defines" : "";
+  throw UsageError("--scale", fmt::format("recipe {} has no {} for {}{}", name, method, format, why),
+                   "there are: " + join(methods));
+}
+
+/// A recipe's defaults, and the words that it can't take.
+void apply_recipe(const QuantizeWords& words, QuantizeConfig& c) {
+  const sim::Recipe& r = *c.recipe;
+  const std::string name = r.name;
+  if (r.block != 0 && c.block != r.block) {
+    throw UsageError("--block", fmt::format("recipe {} has blocks of {} alone", name, r.block));
+  }
+  const bool scaled = r.tensor != sim::TensorStep::none;
+  const std::string word = words.tensor_scale.empty() ? (scaled ? "amax" : "none") : words.tensor_scale;
+  if (word != "amax" && !(word == "none" && (!scaled || r.tensor_optional))) {
+    throw UsageError("--tensor-scale", fmt::format("recipe {} does not take '{}'", name, word),
+                     scaled ? r.tensor_optional ? "amax or none" : "amax" : "none");
+  }
+  if (word == "amax" && !scaled) {
+    throw UsageError("--tensor-scale", fmt::format("recipe {} has no tensor scale for {}", name, r.format), "none");
+  }
+  c.scaling = word == "none" ? TensorScaling::none : TensorScaling::amax;
+  if (words.scale_max != 0 && c.scaling == TensorScaling::none) {
+    throw UsageError("--scale-max", "has no effect without an amax tensor scale");
+  }
+  c.scale_max = words.scale_max != 0 ? words.scale_max : r.scale_max;
+  if (c.scale_max < 0 || c.scale_max > 448) throw UsageError("--scale-max", "must be positive, at most 448");
+  if (c.tiles && !r.tiles) throw UsageError("--block-2d", fmt::format("recipe {} has no square blocks", name));
+}
+
+void parse_select(const QuantizeWords& words, QuantizeConfig& c) {
+  const std::string select = words.select.empty() ? "mse" : words.select;
+  if (select == "mse") c.select = search::Select::mse;
+  else if (select == "mae") c.select = search::Select::mae;
+  else if (select == "absmax") c.select = search::Select::absmax;
+  else throw UsageError("--select", "unknown criterion '" + select + "'", suggestion(select, select_names));
+  if (words.select.empty()) return;
+  if (!c.method->chooses()) {
+    throw UsageError("--select", std::string("has no effect on ") + c.method->name,
+                     "it chooses between the two of 4over6 or of if4");
+  }
+  if (c.recipe && !sim::lists(c.recipe->selects, select)) {
+    throw UsageError("--select", fmt::format("recipe {} has no {}", c.recipe->name, select),
+                     "there are: " + join(words_of(c.recipe->selects)));
+  }
+}
+
+void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
+  using formats::Rounding;
+  static const std::vector<std::pair<std::string, Rounding>> known = {{"rne", Rounding::nearest_even},
+                                                                      {"rna", Rounding::nearest_away},
+                                                                      {"rtz", Rounding::toward_zero},
+                                                                      {"stochastic", Rounding::stochastic},
+                                                                      {"stochastic_unbiased", Rounding::stochastic}};
+  const bool by_choice = c.recipe && c.recipe->code == sim::CodeRule::by_choice;
+  c.rounding = by_choice ? Rounding::nearest_away : Rounding::nearest_even;
+  if (words.rounding.empty()) return;
+  const std::vector<std::string> offered = by_choice ? std::vector<std::string>{"rna", "rtz", "rne"}
+                                           : c.recipe
+                                               ? std::vector<std::string>{}
+                                               : std::vector<std::string>{"rne", "stochastic", "stochastic_unbiased"};
+  std::vector<std::string> names;
+  for (const auto& [name, rounding] : known) names.push_back(name);
+  const auto found = std::find(names.begin(), names.end(), words.rounding);
+  if (found == names.end()) {
+    throw UsageError("--rounding", "unknown rounding '" + words.rounding + "'", suggestion(words.rounding, names));
+  }
+  if (offered.empty()) throw UsageError("--rounding", "recipe " + c.recipe_name() + " has no choice of it");
+  if (std::find(offered.begin(), offered.end(), words.rounding) == offered.end()) {
+    throw UsageError("--rounding", "recipe " + c.recipe_name() + " has no " + words.rounding,
+                     "there are: " + join(offered));
+  }
+  c.rounding = known[static_cast<std::size_t>(found - names.begin())].second;
+  c.unbiased = words.rounding == "stochastic_unbiased";
+  if (c.unbiased && c.method->kind != search::MethodKind::rule && !c.method->chooses()) {
+    throw UsageError("--rounding",
+                     std::string("stochastic_unbiased aims a rule at 16/17, and ") + c.method->name + " is a search",
+                     "stochastic");
+  }
+}
+
 }  // namespace
 
 std::string QuantizeConfig::scaling_text() const {
@@ -99,31 +232,50 @@ std::string QuantizeConfig::scaling_text() const {
 QuantizeConfig parse_config(const QuantizeWords& words) {
   QuantizeConfig c;
   c.format = &parse_format(words.format.empty() ? "nvfp4" : words.format);
+  c.recipe = parse_recipe(words.recipe, c.format->name, words.scale.empty() ? "naive" : words.scale);
   c.method = &parse_method(c.format->name, words.scale.empty() ? "naive" : words.scale);
+  c.tiles = words.tiles;
   c.block = words.block == 0 ? c.format->block : words.block;
   if (c.block < 2 || c.block % 2 != 0 || c.block > search::max_block) {
     throw UsageError("--block", fmt::format("{} is not an even number from 2 to {}", c.block, search::max_block));
   }
-  const std::string select = words.select.empty() ? "mse" : words.select;
-  if (select == "mse") c.select = search::Select::mse;
-  else if (select == "mae") c.select = search::Select::mae;
-  else if (select == "absmax") c.select = search::Select::absmax;
-  else throw UsageError("--select", "unknown criterion '" + select + "'", suggestion(select, select_names));
-  if (!words.select.empty() && !c.method->chooses()) {
-    throw UsageError("--select", std::string("has no effect on ") + c.method->name,
-                     "it chooses between the two of 4over6");
+  if (c.tiles && c.block * c.block > search::max_block) {
+    throw UsageError("--block-2d", fmt::format("blocks of {} x {} are too large", c.block, c.block), "at most 32 x 32");
   }
+  if (c.tiles && c.format->selects() && c.block > 16) throw UsageError("--block-2d", "if4 has tiles up to 16 x 16");
+  if (c.tiles && c.method->needs_hessian()) {
+    throw UsageError("--block-2d", "hessian has no square blocks", "a tile's rows share a scale but not a loss");
+  }
+  parse_select(words, c);
+  parse_rounding(words, c);
   const std::string nonfinite = words.nonfinite.empty() ? "refuse" : words.nonfinite;
   if (nonfinite != "refuse" && nonfinite != "propagate") {
     throw UsageError("--nonfinite", "unknown word '" + nonfinite + "'", suggestion(nonfinite, {"refuse", "propagate"}));
   }
   c.nonfinite = nonfinite == "refuse" ? Nonfinite::refuse : Nonfinite::propagate;
-  parse_tensor_scale(words, c);
+  if (c.recipe) apply_recipe(words, c);
+  else parse_tensor_scale(words, c);
   return c;
 }
 
+std::string QuantizeConfig::rounding_name() const {
+  if (rounding == formats::Rounding::stochastic) return unbiased ? "stochastic_unbiased" : "stochastic";
+  if (rounding == formats::Rounding::nearest_away) return "rna";
+  return rounding == formats::Rounding::toward_zero ? "rtz" : "rne";
+}
+
+int Quantized::scale_code(std::int64_t row, std::int64_t block_index) const {
+  const int code = scales[static_cast<std::size_t>(row * blocks_per_row() + block_index)];
+  return config.format->selects() ? code & ~formats::selection_bit : code;
+}
+
+bool Quantized::integer(std::int64_t row, std::int64_t block_index) const {
+  const int code = scales[static_cast<std::size_t>(row * blocks_per_row() + block_index)];
+  return config.format->selects() && (code & formats::selection_bit) != 0;
+}
+
 double Quantized::step(std::int64_t row, std::int64_t block_index) const {
-  const std::uint8_t code = scales[static_cast<std::size_t>(row * blocks_per_row() + block_index)];
+  const auto code = static_cast<std::uint32_t>(scale_code(row, block_index));
   return static_cast<double>(tensor_scale) * formats::decode_double(config.format->scale, code);
 }
 
@@ -138,27 +290,118 @@ float finite_amax(const Matrix& m) {
   return largest;
 }
 
+/// Recipe `exact`: scales by the method, then codes.
+void encode_row(const Quantized& q, const sim::Grid grids[2], const float* x, std::int64_t row, std::uint8_t* codes,
+                std::vector<std::uint32_t>& words) {
+  const formats::BlockFormat& format = *q.config.format;
+  const int n = q.config.block;
+  const bool stochastic = q.config.rounding == formats::Rounding::stochastic;
+  for (std::int64_t b = 0; b < q.blocks_per_row(); ++b, x += n, codes += n) {
+    const double step = q.step(row, b);
+    const bool integer = q.integer(row, b);
+    const formats::Format& element = integer ? formats::int4 : format.element;
+    const sim::Grid& grid = grids[integer ? 1 : 0];
+    const auto first = static_cast<std::uint64_t>(row * q.cols + b * n);
+    if (stochastic) sim::fill_words(q.config.seed, q.config.stream, first, n, words.data());
+    const std::uint32_t* const random = stochastic ? words.data() : nullptr;
+    if (format.element.bits > 4) sim::quantize_wide_block(element, x, n, step, q.config.rounding, random, codes);
+    else if (stochastic)
+      sim::quantize_block_stochastic(element, grid, x, n, step, random, codes, sim::grid_factor(format));
+    else sim::quantize_block(element, grid, x, n, step, codes, sim::grid_factor(format));
+  }
+}
+
 void encode_rows(Quantized& q, const Matrix& m) {
-  const sim::Grid grid = sim::make_grid(q.config.format->element);
+  const sim::Grid grids[2] = {sim::make_grid(*q.config.format, false), sim::make_grid(*q.config.format, true)};
   q.codes.assign(static_cast<std::size_t>(q.rows * q.cols), 0);
-#pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < q.rows; ++r) {
-    for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
-      const std::int64_t at = r * q.cols + b * q.config.block;
-      sim::quantize_block(q.config.format->element, grid, m.data.data() + at, q.config.block, q.step(r, b),
-                          q.codes.data() + at);
+#pragma omp parallel
+  {
+    std::vector<std::uint32_t> words(static_cast<std::size_t>(q.config.block));
+#pragma omp for schedule(static)
+    for (std::int64_t r = 0; r < q.rows; ++r) encode_row(q, grids, m.row(r), r, q.codes.data() + r * q.cols, words);
+  }
+}
+
+void quantize_exact(Quantized& q, const Matrix& m, const search::Hessians* hessians, const std::atomic<bool>* stop) {
+  const QuantizeConfig& c = q.config;
+  q.amax = finite_amax(m);
+  if (c.scaling == TensorScaling::amax) {
+    q.tensor_scale = c.unbiased ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
+                                : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
+  } else if (c.scaling == TensorScaling::value) {
+    q.tensor_scale = c.scaling_value;
+  }
+  const search::SearchTask task = {c.format, c.method, c.select,      c.block,   q.tensor_scale,
+                                   hessians, stop,     c.tile_rows(), c.unbiased};
+  search::SearchResult found = search::search_scales(task, m.data.data(), m.rows, m.cols);
+  q.scales = std::move(found.scales);
+  q.chose_second = found.chose_second;
+  q.count = found.count;
+  if (stop && *stop) return;
+  encode_rows(q, m);
+}
+
+/// One tile of a recipe: gathered, scaled, encoded, put back.
+search::RecipeBlock recipe_tile(const search::RecipeTask& task, Quantized& q, const Matrix& m, std::int64_t first,
+                                std::int64_t last, std::int64_t b, std::vector<float>& x,
+                                std::vector<std::uint8_t>& codes, search::RecipeRoom& room) {
+  const int block = q.config.block;
+  const auto n = static_cast<int>((last - first) * block);
+  for (std::int64_t r = first; r < last; ++r) std::copy_n(m.row(r) + b * block, block, x.data() + (r - first) * block);
+  const float amax = search::recipe_amax(*task.recipe, x.data(), n);
+  const search::RecipeBlock found = search::recipe_block(task, amax, x.data(), n, block, codes.data(), room);
+  for (std::int64_t r = first; r < last; ++r) {
+    std::copy_n(codes.data() + (r - first) * block, block, q.codes.data() + r * q.cols + b * block);
+    q.scales[static_cast<std::size_t>(r * q.blocks_per_row() + b)] = static_cast<std::uint8_t>(found.scale);
+  }
+  return found;
+}
+
+void quantize_by_recipe(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) {
+  const QuantizeConfig& c = q.config;
+  q.amax = search::recipe_amax(*c.recipe, m.data.data(), m.size());
+  if (c.scaling == TensorScaling::amax) q.constants = sim::recipe_tensor(*c.recipe, q.amax, c.scale_max);
+  q.constants.amax = q.amax;
+  q.tensor_scale = q.constants.decode;
+  q.scales.assign(static_cast<std::size_t>(q.rows * q.blocks_per_row()), 0);
+  q.codes.assign(static_cast<std::size_t>(q.rows * q.cols), 0);
+  const search::RecipeTask task = {c.recipe, c.format, q.constants, c.select, c.rounding};
+  std::int64_t second = 0;
+#pragma omp parallel reduction(+ : second)
+  {
+    const auto most = static_cast<std::size_t>(c.block * c.tile_rows());
+    std::vector<float> x(most);
+    std::vector<std::uint8_t> codes(most);
+    search::RecipeRoom room;
+#pragma omp for schedule(dynamic, 4)
+    for (std::int64_t tile = 0; tile < (q.rows + c.tile_rows() - 1) / c.tile_rows(); ++tile) {
+      if (stop && *stop) continue;
+      const std::int64_t first = tile * c.tile_rows(), last = std::min<std::int64_t>(first + c.tile_rows(), q.rows);
+      for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
+        second += recipe_tile(task, q, m, first, last, b, x, codes, room).chose_second;
+      }
     }
   }
+  q.chose_second = second;
+  if (stop && *stop) q.codes.clear();
+}
+
+/// Non-finite data in recipes: those whose source says what happens take it.
+void check_finite(const QuantizeConfig& config, const Matrix& matrix, const std::string& where) {
+  const bool defined = config.recipe && config.recipe->nan_code >= 0;
+  if (defined || (!config.recipe && config.nonfinite == Nonfinite::propagate)) return;
+  const std::string found = describe_nonfinite(matrix);
+  if (found.empty()) return;
+  throw Error(where, found,
+              config.recipe ? "what recipe " + config.recipe_name() + " does with it is undefined in its source"
+                            : "mend the data, or --nonfinite propagate to make such blocks NaN");
 }
 
 }  // namespace
 
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
                    const search::Hessians* hessians, const std::atomic<bool>* stop) {
-  if (config.nonfinite == Nonfinite::refuse) {
-    const std::string found = describe_nonfinite(matrix);
-    if (!found.empty()) throw Error(where, found, "mend the data, or --nonfinite propagate to make such blocks NaN");
-  }
+  check_finite(config, matrix, where);
   const bool whole = matrix.cols % config.block == 0;
   const Matrix wide = whole ? Matrix{} : pad_columns(matrix, config.block);
   const Matrix& m = whole ? matrix : wide;
@@ -166,36 +409,34 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
   q.config = config;
   q.rows = m.rows;
   q.cols = m.cols;
-  q.amax = finite_amax(m);
-  if (config.scaling == TensorScaling::amax) {
-    q.tensor_scale = sim::tensor_scale(q.amax, config.format->element_max(), config.scale_max);
-  } else if (config.scaling == TensorScaling::value) {
-    q.tensor_scale = config.scaling_value;
-  }
-  const search::SearchTask task = {config.format,  config.method, config.select, config.block,
-                                   q.tensor_scale, hessians,      stop};
-  search::SearchResult found = search::search_scales(task, m.data.data(), m.rows, m.cols);
-  q.scales = std::move(found.scales);
-  q.chose_four = found.chose_four;
-  q.count = found.count;
-  if (stop && *stop) return q;
-  encode_rows(q, m);
+  if (config.recipe) quantize_by_recipe(q, m, stop);
+  else quantize_exact(q, m, hessians, stop);
   return q;
 }
 
-std::vector<float> dequantize(const Quantized& q) {
+std::vector<float> dequantize(const Quantized& q, const Matrix* source) {
+  const bool signed_zeros = source && q.config.recipe && q.config.recipe->decode == sim::DecodeStep::fake;
   std::vector<float> values(q.codes.size());
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
     float* const out = values.data() + r * q.cols;
-    for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
+    if (!q.config.recipe) {
+      for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
+      continue;
+    }
+    for (std::int64_t c = 0; c < q.cols; ++c) {
+      const std::int64_t b = c / q.config.block;
+      out[c] = sim::recipe_decode(*q.config.recipe, *q.config.format, q.constants, q.scale_code(r, b),
+                                  q.codes[static_cast<std::size_t>(r * q.cols + c)], q.integer(r, b));
+      if (signed_zeros && out[c] == 0 && c < source->cols && source->row(r)[c] < 0) out[c] = -0.0f;
+    }
   }
   return values;
 }
 
 double bits_per_weight(const Quantized& q, std::int64_t original_cols) {
   const double codes = static_cast<double>(q.rows * q.cols) * q.config.format->element.bits;
-  const double scales = static_cast<double>(q.scales.size()) * 8;
+  const double scales = static_cast<double>(q.block_count()) * 8;
   const double tensor = q.config.scaling == TensorScaling::none ? 0 : 32;
   return (codes + scales + tensor) / static_cast<double>(q.rows * original_cols);
 }

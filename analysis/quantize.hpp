@@ -1,4 +1,5 @@
 // The one pipeline that `quantize` and `sweep` share: matrix -> tensor scale -> block scales -> codes, and back.
+// Recipe `exact` searches scales and encodes in real numbers; every other recipe runs its own order of operations.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "analysis/matrix.hpp"
+#include "search/recipe_search.hpp"
 #include "search/search.hpp"
 #include "sim/block.hpp"
 
@@ -33,9 +35,18 @@ struct QuantizeConfig {
   float scaling_value = 1;  ///< for TensorScaling::value
   int scale_max = 448;      ///< for TensorScaling::amax
   Nonfinite nonfinite = Nonfinite::refuse;
+  const sim::Recipe* recipe = nullptr;                           ///< null: `exact`
+  formats::Rounding rounding = formats::Rounding::nearest_even;  ///< of elements, where there is a choice
+  bool unbiased = false;                                         ///< the 16/17 style of stochastic rounding
+  std::uint64_t seed = 1;                                        ///< of stochastic rounding
+  std::uint32_t stream = 0;  ///< a tensor's own numbers under that seed: name_stream
+  bool tiles = false;        ///< square blocks: `block` rows share a scale
 
   /// "amax", "none" or the value.
   std::string scaling_text() const;
+  std::string recipe_name() const { return recipe ? recipe->name : "exact"; }
+  std::string rounding_name() const;
+  int tile_rows() const { return tiles ? block : 1; }
 };
 
 /// A configuration from words, with the defaults of format and method filled in. Empty words and 0 mean the default.
@@ -45,27 +56,39 @@ struct QuantizeWords {
   std::string format, scale, select, tensor_scale, nonfinite;
   int block = 0;
   int scale_max = 0;
+  std::string recipe = {}, rounding = {};
+  bool tiles = false;
 };
 QuantizeConfig parse_config(const QuantizeWords& words);
 
 std::vector<std::string> format_names();
-extern const std::vector<std::string> planned_format_names;  ///< designed, not built
 std::vector<std::string> method_names(const std::string& format);
+std::vector<std::string> recipe_names();  ///< `exact` first
 extern const std::vector<std::string> select_names;
+
+/// FNV-1a of a tensor's name: two tensors of a file don't share their random numbers.
+std::uint32_t name_stream(const std::string& name);
 
 /// A quantized matrix. Codes are one byte an element here; files pack them.
 struct Quantized {
   QuantizeConfig config;
   std::int64_t rows = 0;
   std::int64_t cols = 0;  ///< as stored: padded to a multiple of the block
-  float amax = 0;         ///< of the finite values
+  float amax = 0;         ///< of the finite values; of a recipe as its source takes it
   float tensor_scale = 1;
+  sim::RecipeTensor constants;       ///< of a recipe
   std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
   std::vector<std::uint8_t> codes;   ///< [rows, cols]
-  std::int64_t chose_four = 0;
+  std::int64_t chose_second = 0;     ///< blocks (tiles) mapped to 4 by four over six, or made INT4 by IF4
   search::SearchCount count;
 
   std::int64_t blocks_per_row() const { return cols / config.block; }
+  /// Blocks, a tile counted once.
+  std::int64_t block_count() const { return (rows + config.tile_rows() - 1) / config.tile_rows() * blocks_per_row(); }
+  /// The scale's code without a selection bit.
+  int scale_code(std::int64_t row, std::int64_t block_index) const;
+  /// Whether the block's elements are IF4's INT4.
+  bool integer(std::int64_t row, std::int64_t block_index) const;
   /// tensor scale * block scale, exact; NaN for a NaN scale.
   double step(std::int64_t row, std::int64_t block_index) const;
 };
@@ -81,14 +104,16 @@ void for_each_value(const Quantized& q, std::int64_t row, std::int64_t cols, con
   const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   for (std::int64_t first = 0; first < cols; first += q.config.block) {
     const double step = q.step(row, first / q.config.block);
+    const bool integer = q.integer(row, first / q.config.block);
     for (std::int64_t c = first; c < std::min(first + q.config.block, cols); ++c) {
-      visit(c, sim::dequantize(q.config.format->element, codes[c], step));
+      visit(c, sim::dequantize(*q.config.format, codes[c], step, integer));
     }
   }
 }
 
-/// [rows, cols as stored]: the exact product rounded once to binary32.
-std::vector<float> dequantize(const Quantized& q);
+/// [rows, cols as stored]: the exact product rounded once to binary32, or the recipe's own order where it has one.
+/// `source`, the matrix that was quantized, tells the sign of zeros in recipes that have no codes.
+std::vector<float> dequantize(const Quantized& q, const Matrix* source = nullptr);
 
 /// Bits stored per element of the original matrix: codes, block scales, and 32 for a tensor scale, padding included.
 double bits_per_weight(const Quantized& q, std::int64_t original_cols);

@@ -12,6 +12,7 @@
 #include "formats/error.hpp"
 #include "formats/pack.hpp"
 #include "io/safetensors_writer.hpp"
+#include "sim/hadamard.hpp"
 
 namespace fp4scope::analysis {
 
@@ -46,14 +47,29 @@ Job plan(const QuantizeFileOptions& o, const io::TensorFile& file) {
   return job;
 }
 
+/// Rows and columns of the stored tensor.
+Shape2d stored_shape(const Shape2d& original, const Transform& transform, int block) {
+  return {transform.transposed ? original.cols : original.rows, padded(transformed_cols(transform, original), block)};
+}
+
 void check_columns(const QuantizeFileOptions& o, const io::TensorInfo& t) {
-  const std::int64_t cols = as_matrix(t).cols;
-  if (cols % o.config.block == 0) return;
+  const Shape2d shape = as_matrix(t);
+  const std::int64_t cols = o.transform.transposed ? shape.rows : shape.cols;
+  const std::int64_t stored = stored_shape(shape, o.transform, o.config.block).cols;
+  if (cols == stored) return;
   if (o.pad_error) {
-    throw Error(o.in + ": " + t.name, fmt::format("{} columns are no multiple of block {}", cols, o.config.block),
-                "another --block, --exclude it, or allow zero padding without --pad error");
+    const int unit = cols % o.config.block != 0 ? o.config.block : o.transform.hadamard;
+    throw Error(
+        o.in + ": " + t.name,
+        fmt::format("{} columns are no multiple of {} {}", cols, unit == o.config.block ? "block" : "rotation", unit),
+        "another --block, --exclude it, or allow zero padding without --pad error");
   }
-  o.notice(fmt::format("{}: {} columns padded with zeros to {}", t.name, cols, padded(cols, o.config.block)));
+  o.notice(fmt::format("{}: {} columns padded with zeros to {}", t.name, cols, stored));
+}
+
+/// Bytes of a row of codes.
+std::int64_t code_bytes(const formats::BlockFormat& format, std::int64_t cols) {
+  return format.element.bits <= 4 ? cols / 2 : cols;
 }
 
 std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
@@ -63,13 +79,12 @@ std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
       list.push_back({t->name, t->dtype.name, t->shape});
       continue;
     }
-    const Shape2d shape = as_matrix(*t);
-    const std::int64_t cols = padded(shape.cols, o.config.block);
-    list.push_back({t->name + ".codes", "U8", {shape.rows, cols / 2}});
-    list.push_back({t->name + ".scales", "U8", {shape.rows, cols / o.config.block}});
+    const Shape2d shape = stored_shape(as_matrix(*t), o.transform, o.config.block);
+    list.push_back({t->name + ".codes", "U8", {shape.rows, code_bytes(*o.config.format, shape.cols)}});
+    list.push_back({t->name + ".scales", "U8", {shape.rows, shape.cols / o.config.block}});
     list.push_back({t->name + ".tensor_scale", "F32", {1}});
     if (o.config.scaling == TensorScaling::amax) list.push_back({t->name + ".amax", "F32", {1}});
-    if (o.dequantized) list.push_back({t->name + ".dequantized", "F32", {shape.rows, cols}});
+    if (o.dequantized) list.push_back({t->name + ".dequantized", "F32", {shape.rows, shape.cols}});
   }
   for (const io::TensorInfo* t : job.copied) list.push_back({t->name, t->dtype.name, t->shape});
   return list;
@@ -79,7 +94,7 @@ std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const 
   std::map<std::string, std::string> out = file.metadata();
   Json j;
   j["tool"] = o.tool;
-  j["recipe"] = "exact";
+  j["recipe"] = o.config.recipe_name();
   j["format"] = o.config.format->name;
   j["block"] = o.config.block;
   j["scale"] = o.config.method->name;
@@ -88,6 +103,12 @@ std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const 
   }
   j["tensor_scale"] = o.config.scaling_text();
   if (o.config.scaling == TensorScaling::amax) j["scale_max"] = o.config.scale_max;
+  j["rounding"] = o.config.rounding_name();
+  if (o.config.rounding == formats::Rounding::stochastic) j["seed"] = o.config.seed;
+  j["block_2d"] = o.config.tiles;
+  j["transpose"] = o.transform.transposed;
+  j["hadamard"] = o.transform.hadamard;
+  if (o.transform.hadamard_seed) j["hadamard_seed"] = *o.transform.hadamard_seed;
   j["activations"] = o.activations;
   for (const io::TensorInfo* t : job.quantized) j["tensors"][t->name] = {{"dtype", t->dtype.name}, {"shape", t->shape}};
   // A fake-quantized file holds ordinary tensors, so its record goes under a name that dequantize won't take for codes.
@@ -100,7 +121,8 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
 }
 
-std::vector<std::uint8_t> pack(const std::vector<std::uint8_t>& codes) {
+std::vector<std::uint8_t> pack(const formats::BlockFormat& format, const std::vector<std::uint8_t>& codes) {
+  if (format.element.bits > 4) return codes;
   std::vector<std::uint8_t> packed(codes.size() / 2);
   for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
   return packed;
@@ -121,9 +143,28 @@ void store(const std::string& dtype, double value, std::byte* out) {
   }
 }
 
+std::int64_t width_of(const std::string& dtype) { return dtype == "F64" ? 8 : dtype == "F32" ? 4 : 2; }
+
+/// The same of a tensor that was transposed or rotated: values rounded to binary32, taken back, stored.
+std::vector<std::byte> undone_as(const std::string& dtype, const Quantized& q, const Transform& transform,
+                                 const Shape2d& original) {
+  Matrix values = {q.rows, q.cols, std::vector<float>(q.codes.size())};
+  for (std::int64_t r = 0; r < q.rows; ++r) {
+    float* const out = values.data.data() + r * q.cols;
+    for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
+  }
+  const Matrix back = undo(transform, values, original);
+  const std::int64_t width = width_of(dtype);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(back.size() * width));
+  for (std::int64_t i = 0; i < back.size(); ++i) {
+    store(dtype, back.data[static_cast<std::size_t>(i)], bytes.data() + i * width);
+  }
+  return bytes;
+}
+
 /// The unpadded values in a dtype.
 std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
-  const std::int64_t width = dtype == "F64" ? 8 : dtype == "F32" ? 4 : 2;
+  const std::int64_t width = width_of(dtype);
   std::vector<std::byte> bytes(static_cast<std::size_t>(q.rows * original_cols * width));
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
@@ -133,16 +174,24 @@ std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized&
   return bytes;
 }
 
-void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const Quantized& q, io::SafetensorsWriter& w) {
+/// A tensor's values in a dtype, in the basis and shape of the original.
+std::vector<std::byte> values_as(const std::string& dtype, const Quantized& q, const Transform& transform,
+                                 const Shape2d& original) {
+  if (transform.transposed || transform.rotated()) return undone_as(dtype, q, transform, original);
+  return dequantized_as(dtype, q, original.cols);
+}
+
+void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const Matrix& m, const Quantized& q,
+                  io::SafetensorsWriter& w) {
   if (o.fake_quant) {
-    w.write(t.name, dequantized_as(t.dtype.name, q, as_matrix(t).cols));
+    w.write(t.name, values_as(t.dtype.name, q, o.transform, as_matrix(t)));
     return;
   }
-  w.write(t.name + ".codes", bytes_of(pack(q.codes)));
+  w.write(t.name + ".codes", bytes_of(pack(*q.config.format, q.codes)));
   w.write(t.name + ".scales", bytes_of(q.scales));
   w.write(t.name + ".tensor_scale", bytes_of(std::vector<float>{q.tensor_scale}));
   if (o.config.scaling == TensorScaling::amax) w.write(t.name + ".amax", bytes_of(std::vector<float>{q.amax}));
-  if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q)));
+  if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q, &m)));
 }
 
 /// "FILE:NAME"; a name may hold colons, a file that exists is taken whole first.
@@ -171,7 +220,7 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
   search::Hessians hessians;
   Activations activations;
   if (!o.activations.empty()) {
-    x = load_activations(o);
+    x = apply_to_inputs(o.transform, load_activations(o));
     activations = make_activations(x);
     if (needs_hessian) {
       const Matrix wide = pad_columns(x, o.config.block);
@@ -184,7 +233,7 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
   double total = 0, done = 0;
   for (const io::TensorInfo* t : job.quantized) total += static_cast<double>(t->elements());
   for (const io::TensorInfo* t : job.quantized) {
-    const Matrix m = read_matrix(*file, *t, o.notice);
+    const Matrix m = apply(o.transform, o.config, read_matrix(*file, *t, o.notice));
     const bool fits = !o.activations.empty() && m.cols == x.cols;
     if (!o.activations.empty() && !fits && !needs_hessian) {
       o.notice(fmt::format("{}: no output error, {} columns do not fit activations of {}", t->name, m.cols, x.cols));
@@ -193,9 +242,11 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
       throw Error(o.in + ": " + t->name, fmt::format("{} columns do not fit activations of {}", m.cols, x.cols),
                   "select the tensors that they belong to with --tensor");
     }
-    const Quantized q = quantize(o.config, m, o.in + ": " + t->name, needs_hessian ? &hessians : nullptr, o.stop);
+    QuantizeConfig config = o.config;
+    config.stream = name_stream(t->name);
+    const Quantized q = quantize(config, m, o.in + ": " + t->name, needs_hessian ? &hessians : nullptr, o.stop);
     if (o.stop && *o.stop) return {};
-    write_tensor(o, *t, q, writer);
+    write_tensor(o, *t, m, q, writer);
     const Metrics metrics = measure(m, q, fits ? &activations : nullptr, fits ? output_energy(m, activations) : 0);
     summary.push_back({t->name,
                        {m.rows, m.cols},
@@ -224,6 +275,21 @@ Json read_record(const std::string& in, const io::TensorFile& file) {
   return record;
 }
 
+/// What the record says of a transposition and a rotation.
+Transform recorded_transform(const std::string& in, const Json& record) {
+  Transform t;
+  t.transposed = record.value("transpose", Json(false)) == Json(true);
+  const Json size = record.value("hadamard", Json(0)), seed = record.value("hadamard_seed", Json());
+  if (!size.is_number_integer()) throw Error(in, "its record's rotation is no number");
+  if (size == 0) return t;
+  if (seed.is_number_unsigned()) t.hadamard_seed = seed.get<std::uint64_t>();
+  t.hadamard = static_cast<int>(std::clamp<std::int64_t>(size.get<std::int64_t>(), -1, 1 << 20));
+  if (!sim::is_hadamard_size(t.hadamard) || (!t.hadamard_seed && t.hadamard != 16)) {
+    throw Error(in, "its record's rotation is none that there is");
+  }
+  return t;
+}
+
 /// Format and block as the record has them.
 QuantizeConfig recorded_config(const std::string& in, const Json& record) {
   const auto block = record["block"].get<std::int64_t>();
@@ -248,17 +314,22 @@ const io::TensorInfo& part(const std::string& in, const io::TensorFile& file, co
 
 /// Codes and scales of one tensor as a Quantized; shapes are checked against the record.
 Quantized read_quantized(const std::string& in, const io::TensorFile& file, const std::string& name,
-                         const QuantizeConfig& config, std::int64_t rows, std::int64_t cols) {
+                         const QuantizeConfig& config, const Shape2d& stored) {
   Quantized q;
   q.config = config;
-  q.rows = rows;
-  q.cols = padded(cols, config.block);
-  const auto codes = file.raw(part(in, file, name + ".codes", "U8", {rows, q.cols / 2}));
-  const auto scales = file.raw(part(in, file, name + ".scales", "U8", {rows, q.cols / config.block}));
+  q.rows = stored.rows;
+  q.cols = stored.cols;
+  const std::int64_t bytes = code_bytes(*config.format, q.cols);
+  const auto codes = file.raw(part(in, file, name + ".codes", "U8", {q.rows, bytes}));
+  const auto scales = file.raw(part(in, file, name + ".scales", "U8", {q.rows, q.cols / config.block}));
   q.tensor_scale = file.read(part(in, file, name + ".tensor_scale", "F32", {1})).data.at(0);
   q.scales.resize(scales.size());
   std::memcpy(q.scales.data(), scales.data(), scales.size());
-  q.codes.resize(codes.size() * 2);
+  q.codes.resize(static_cast<std::size_t>(q.rows * q.cols));
+  if (config.format->element.bits > 4) {
+    std::memcpy(q.codes.data(), codes.data(), codes.size());
+    return q;
+  }
   const auto* packed = reinterpret_cast<const std::uint8_t*>(codes.data());
   for (std::size_t i = 0; i < q.codes.size(); ++i) {
     q.codes[i] = static_cast<std::uint8_t>(formats::unpack_nibble(packed, static_cast<std::int64_t>(i)));
@@ -273,6 +344,7 @@ std::size_t dequantize_file(const std::string& in, const std::string& out, const
   const auto file = io::open_tensors(in);
   const Json record = read_record(in, *file);
   const QuantizeConfig config = recorded_config(in, record);
+  const Transform transform = recorded_transform(in, record);
 
   std::vector<Entry> list;
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> quantized;
@@ -305,8 +377,9 @@ std::size_t dequantize_file(const std::string& in, const std::string& out, const
   for (const auto& [name, shape] : quantized) {
     std::int64_t cols = 1;
     for (std::size_t i = 1; i < shape.size(); ++i) cols *= shape[i];
-    const Quantized q = read_quantized(in, *file, name, config, shape[0], cols);
-    const std::vector<std::byte> values = dequantized_as(dtype, q, cols);
+    const Shape2d original = {shape[0], cols};
+    const Quantized q = read_quantized(in, *file, name, config, stored_shape(original, transform, config.block));
+    const std::vector<std::byte> values = values_as(dtype, q, transform, original);
     if (stop && *stop) return 0;
     writer.write(name, values);
   }

@@ -1,11 +1,12 @@
 // `quantize` and `dequantize`: tensors of a file -> codes and scales of a file, and back.
 //
-// For each tensor T [R, C] (C padded to a multiple of the block):
-//   T.codes         U8  [R, C/2] packed, low nibble = even column
-//   T.scales        U8  [R, C/block] raw scale codes
+// For each tensor T [R, C], transposed and rotated first where asked for (C padded to a multiple of the block):
+//   T.codes         U8  [R, C/2] packed, low nibble = even column; [R, C] for elements of more than 4 bits
+//   T.scales        U8  [R, C/block] raw scale codes; of square blocks repeated on each row; IF4's selection in bit 7
 //   T.tensor_scale  F32 [1] the multiplier on decode, 1 without
 //   T.amax          F32 [1] where the tensor scale comes from it
-//   T.dequantized   F32 [R, C] on request: the exact product rounded once
+//   T.dequantized   F32 [R, C] on request: the exact product rounded once, or in the recipe's own order of operations,
+//                   in the rotated and transposed basis
 // and the configuration as JSON in the file's metadata ("fp4scope").
 #pragma once
 
@@ -13,12 +14,14 @@
 
 #include "analysis/metrics.hpp"
 #include "analysis/tensors.hpp"
+#include "analysis/transform.hpp"
 
 namespace fp4scope::analysis {
 
 struct QuantizeFileOptions {
   std::string in, out;
   QuantizeConfig config;
+  Transform transform;
   std::vector<std::string> tensors = {"*"};
   std::vector<std::string> exclude;
   std::string activations;   ///< "FILE:NAME", for Hessian methods and the output error; "" for none
@@ -42,9 +45,9 @@ struct QuantizedTensor {
 /// Throws Error; `out` is whole or absent. Interrupted: no file, an empty list.
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& options);
 
-/// Reads what quantize_file wrote: every tensor under its own name and shape, F32 or BF16 (the exact product rounded
-/// once; beyond the type's range that is Inf), kept tensors copied. Returns how many were dequantized, 0 if
-/// interrupted.
+/// Reads what quantize_file wrote: every tensor under its own name and shape, F32 or BF16, kept tensors copied. The
+/// exact product is rounded once; beyond the type's range that is Inf. Of a rotated tensor it is rounded to binary32,
+/// rotated back and rounded again. Returns how many were dequantized, 0 if interrupted.
 std::size_t dequantize_file(const std::string& in, const std::string& out, const std::string& dtype,
                             const std::string& tool, const std::atomic<bool>* stop = nullptr);
 

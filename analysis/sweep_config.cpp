@@ -78,9 +78,6 @@ class Section {
   std::string choose(const std::string& key, const std::string& name, const std::vector<std::string>& names) const {
     if (matches_any(name, names)) return name;
     const std::string one = key.back() == 's' ? key.substr(0, key.size() - 1) : key;
-    if (key == "formats" && matches_any(name, planned_format_names)) {
-      fail(key, "the format '" + name + "' is not built yet", "there are: " + join(names));
-    }
     fail(key, "unknown " + one + " '" + name + "'", suggestion(name, names));
   }
 

@@ -139,7 +139,8 @@ double cost(const Work& work, const PlannedTensor& tensor, std::int64_t tokens) 
   double each = 15;
   switch (work.config.method->kind) {
     case search::MethodKind::rule: break;
-    case search::MethodKind::four_over_six: each += 25; break;
+    case search::MethodKind::four_over_six:
+    case search::MethodKind::select_element: each += 25; break;
     case search::MethodKind::sse: each += 60; break;
     case search::MethodKind::exhaustive: each += 800; break;
     case search::MethodKind::hessian: each += 45.0 * (work.config.block + 16); break;

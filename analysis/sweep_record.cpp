@@ -48,7 +48,7 @@ const ColumnRow column_rows[] = {
     {"moved_up_share", "1", "share of blocks whose scale code is above naive's", [](const Result& r) -> io::Cell { return share(r.m.moved_up, r.m.blocks); }},
     {"moved_down_share", "1", "share of blocks whose scale code is below naive's", [](const Result& r) -> io::Cell { return share(r.m.moved_down, r.m.blocks); }},
     {"mean_move", "codes", "mean |scale code - naive's|", [](const Result& r) -> io::Cell { return share(r.m.distance, r.m.blocks); }},
-    {"four_share", "1", "share of blocks that 4over6 maps to 4, 0 for other methods", [](const Result& r) -> io::Cell { return share(r.q.chose_four, r.m.blocks); }},
+    {"four_share", "1", "share of blocks that 4over6 maps to 4, or that if4 makes INT4; 0 for other methods", [](const Result& r) -> io::Cell { return share(r.q.chose_second, r.m.blocks); }},
     {"zero_share", "1", "share of elements quantized to zero", [](const Result& r) -> io::Cell { return share(r.m.zeros, r.m.elements); }},
     {"saturated_share", "1", "share of elements above their block's largest value", [](const Result& r) -> io::Cell { return share(r.m.saturated, r.m.elements); }},
     {"underflow_share", "1", "share of blocks with non-zero data and a zero scale", [](const Result& r) -> io::Cell { return share(r.m.underflowed, r.m.blocks); }},

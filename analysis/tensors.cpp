@@ -33,7 +33,7 @@ Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, con
     notice(fmt::format("{}: {} of {} F64 values rounded to binary32", tensor.name, values.changed, tensor.elements()));
   }
   const Shape2d shape = as_matrix(tensor);
-  return {shape.rows, shape.cols, std::move(values.data)};
+  return {shape.rows, shape.cols, std::move(values.data), tensor.dtype.name};
 }
 
 Matrix read_activations(const std::string& path, const std::string& tensor, const Notice& notice) {

@@ -100,10 +100,6 @@ void print_methods(const formats::BlockFormat& f, bool json) {
 [[noreturn]] void refuse(const std::string& name) {
   std::vector<std::string> names = analysis::element_names();
   for (const std::string& f : analysis::format_names()) names.push_back(f);
-  for (const std::string& planned : analysis::planned_format_names) {
-    if (name == planned)
-      throw UsageError("formats", "'" + name + "' is not built yet", "there are: " + analysis::join(names));
-  }
   throw UsageError("formats", "unknown format '" + name + "'", analysis::suggestion(name, names));
 }
 

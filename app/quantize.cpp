@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
@@ -17,6 +18,9 @@ struct Words {
   analysis::QuantizeWords config;
   analysis::QuantizeFileOptions options;
   std::string pad = "zero";
+  std::optional<std::uint64_t> seed, hadamard_seed;
+  bool transposed = false, hadamard = false;
+  int hadamard_size = 0;
 };
 
 std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
@@ -54,6 +58,12 @@ int run(Words& words, bool json) {
   if (o.fake_quant && o.dequantized)
     throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
   o.config = analysis::parse_config(words.config);
+  if (words.seed && o.config.rounding != formats::Rounding::stochastic) {
+    throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
+  }
+  o.config.seed = words.seed.value_or(1);
+  o.transform =
+      analysis::parse_transform(o.config, words.transposed, words.hadamard, words.hadamard_size, words.hadamard_seed);
   o.pad_error = words.pad == "error";
   o.tool = tool();
   o.notice = say;
@@ -103,12 +113,21 @@ void add_quantize(CLI::App& app, Context& context) {
   command->add_flag("--dequantize", o.dequantized, "add T.dequantized");
   command->add_flag("--fake-quant", o.fake_quant,
                     "write dequantized tensors under their own names and dtypes, all else copied");
-  add_recipe(*command);
-  add_planned(*command, "--rounding", "element rounding", "recipe exact rounds to nearest, ties to even");
-  add_planned(*command, "--seed", "of stochastic rounding", "recipe exact has no random choice");
-  add_planned(*command, "--block-2d", "square blocks", "blocks run along the columns");
-  add_planned(*command, "--hadamard", "rotate first", "quantize without a rotation");
-  add_planned(*command, "--transpose", "transpose first", "blocks run along the columns as stored");
+  command
+      ->add_option("--recipe", words->config.recipe, "whose order of operations: see fp4scope recipes (default exact)")
+      ->type_name("R");
+  command
+      ->add_option("--rounding", words->config.rounding,
+                   "of elements: rne, stochastic or stochastic_unbiased; microxcaling: rna, rtz or rne")
+      ->type_name("W");
+  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")->type_name("N");
+  command->add_flag("--block-2d", words->config.tiles, "square blocks: one scale for block x block values");
+  command->add_flag("--transpose", words->transposed, "transpose first");
+  command->add_flag("--hadamard", words->hadamard, "rotate runs of 16 columns first, after --transpose");
+  command->add_option("--hadamard-size", words->hadamard_size, "points of the rotation, a power of two")
+      ->type_name("N");
+  command->add_option("--hadamard-seed", words->hadamard_seed, "random signs instead of the fixed ones")
+      ->type_name("N");
   add_planned(*command, "--certificate", "proofs of optimality", "sse and hessian are optimal without one");
   const auto device = [](const std::vector<std::string>& w) -> bool {
     if (w.at(0) == "cpu") return true;

@@ -27,7 +27,7 @@ FP4SCOPE_HD constexpr Decoded decode(const Format& f, std::uint32_t code) noexce
   if (f.twos_complement) {
     const bool negative = (code & f.sign_bit()) != 0;
     const std::int64_t n = static_cast<std::int64_t>(code) - (negative ? f.code_count() : 0);
-    return {{n, 0}, n == 0 ? CodeClass::zero : CodeClass::normal, negative};
+    return {{n, f.min_exponent() - f.mantissa_bits}, n == 0 ? CodeClass::zero : CodeClass::normal, negative};
   }
   const bool negative = (code & f.sign_bit()) != 0;
   const std::uint32_t magnitude = code & ~f.sign_bit();

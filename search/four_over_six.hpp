@@ -33,7 +33,7 @@ FP4SCOPE_HD constexpr TwoPart largest_error(const SearchSpace& space, const Bloc
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
   TwoPart largest = {0, 0};
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const TwoPart e = exact_distance(magnitude, nearest_value(space, thresholds, step, magnitude));
     if (e.hi > largest.hi || (e.hi == largest.hi && e.lo > largest.lo)) largest = e;
   }
@@ -46,29 +46,35 @@ FP4SCOPE_HD constexpr void add_absolute_errors(const SearchSpace& space, const B
   const double step = space.step(code);
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const TwoPart e = exact_distance(magnitude, nearest_value(space, thresholds, step, magnitude));
     sum.add(sign * e.hi);
     sum.add(sign * e.lo);
   }
 }
 
-/// The sign of the error at code a less that at code b.
-FP4SCOPE_HD constexpr int compare_errors(const SearchSpace& space, const Block& block, Select select, int a, int b,
-                                         SearchCount* count = nullptr) noexcept {
+/// The sign of the error at code a of one space less that at code b of another, which differs at most in its grid.
+FP4SCOPE_HD constexpr int compare_errors(const SearchSpace& space, const SearchSpace& other, const Block& block,
+                                         Select select, int a, int b, SearchCount* count = nullptr) noexcept {
   if (count) count->candidates += 2;
   if (select == Select::mse) {
-    return compare_sse(space, block, a, sums_at(space, block, a), b, sums_at(space, block, b), count);
+    return compare_sse(space, other, block, a, sums_at(space, block, a), b, sums_at(other, block, b), count);
   }
   if (select == Select::absmax) {
-    const TwoPart at_a = largest_error(space, block, a), at_b = largest_error(space, block, b);
+    const TwoPart at_a = largest_error(space, block, a), at_b = largest_error(other, block, b);
     if (at_a.hi != at_b.hi) return at_a.hi > at_b.hi ? 1 : -1;
     return at_a.lo > at_b.lo ? 1 : at_a.lo < at_b.lo ? -1 : 0;
   }
   ExactSum sum;
   add_absolute_errors(space, block, a, 1, sum);
-  add_absolute_errors(space, block, b, -1, sum);
+  add_absolute_errors(other, block, b, -1, sum);
   return sum.sign();
+}
+
+/// The sign of the error at code a less that at code b.
+FP4SCOPE_HD constexpr int compare_errors(const SearchSpace& space, const Block& block, Select select, int a, int b,
+                                         SearchCount* count = nullptr) noexcept {
+  return compare_errors(space, space, block, select, a, b, count);
 }
 
 struct FourOverSix {
@@ -77,10 +83,11 @@ struct FourOverSix {
 };
 
 FP4SCOPE_HD constexpr FourOverSix four_over_six(const SearchSpace& space, const Block& block, Select select,
-                                                SearchCount* count = nullptr) noexcept {
+                                                SearchCount* count = nullptr, bool unbiased = false) noexcept {
   const auto t = static_cast<float>(space.tensor_scale);
-  const int six = sim::scale_code(space.scale, sim::six_rule, block.amax, t);
-  const int four = sim::scale_code(space.scale, sim::four_rule, block.amax, t);
+  constexpr sim::ScaleRule to_six = sim::six_rule, to_four = sim::four_rule;
+  const int six = sim::scale_code(space.scale, unbiased ? sim::unbiased(to_six) : to_six, block.amax, t);
+  const int four = sim::scale_code(space.scale, unbiased ? sim::unbiased(to_four) : to_four, block.amax, t);
   const bool chose_four = six != four && compare_errors(space, block, select, four, six, count) < 0;
   return {chose_four ? four : six, chose_four};
 }

@@ -14,7 +14,7 @@ std::vector<mpq_class> residuals(const SearchSpace& space, const Block& block, i
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
   std::vector<mpq_class> r(static_cast<std::size_t>(block.n));
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const double value = nearest_value(space, thresholds, step, magnitude);
     r[i] = mpq_class(magnitude) - mpq_class(value);
     if (block.x[i] < 0) r[i] = -r[i];

@@ -32,7 +32,7 @@ FP4SCOPE_HD constexpr LossInterval hessian_loss(const SearchSpace& space, const 
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
   double size = 0;
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const double value = nearest_value(space, thresholds, step, magnitude);
     const bool negative = (__builtin_bit_cast(std::uint32_t, block.x[i]) >> 31) != 0;
     r[i] = negative ? value - magnitude : magnitude - value;

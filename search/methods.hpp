@@ -3,17 +3,18 @@
 
 #include <string_view>
 
-#include "search/four_over_six.hpp"
+#include "search/if4.hpp"
 #include "sim/scale.hpp"
 
 namespace fp4scope::search {
 
 enum class MethodKind : std::uint8_t {
-  rule,           ///< amax -> scale, no choice
-  four_over_six,  ///< the better of two
-  sse,            ///< the best of all, pruned
-  exhaustive,     ///< the best of all, one by one: the yardstick
-  hessian,        ///< the best of all under r^T H r
+  rule,            ///< amax -> scale, no choice
+  four_over_six,   ///< the better of two
+  sse,             ///< the best of all, pruned
+  exhaustive,      ///< the best of all, one by one: the yardstick
+  hessian,         ///< the best of all under r^T H r
+  select_element,  ///< the rule, then the better of two element types
 };
 
 struct Method {
@@ -24,7 +25,9 @@ struct Method {
   int scale_max;        ///< of an amax tensor scale; 0: the format's
   const char* meaning;
 
-  constexpr bool chooses() const noexcept { return kind == MethodKind::four_over_six; }  ///< --select decides
+  constexpr bool chooses() const noexcept {  ///< --select decides
+    return kind == MethodKind::four_over_six || kind == MethodKind::select_element;
+  }
   constexpr bool needs_hessian() const noexcept { return kind == MethodKind::hessian; }
 };
 
@@ -52,6 +55,29 @@ inline constexpr Method all_methods[] = {
     {"nvint4", "sse",        MethodKind::sse,           sim::seven_rule, 0,   "least squared error over all codes"},
     {"nvint4", "exhaustive", MethodKind::exhaustive,    sim::seven_rule, 0,   "the same as sse, one code after the other"},
     {"nvint4", "hessian",    MethodKind::hessian,       sim::seven_rule, 0,   "least r^T H r over all codes"},
+    {"if4",        "naive",      MethodKind::select_element, sim::six_rule,             0,   "amax to 6, then E2M1 or INT4 * 6/7, by --select; ties to E2M1"},
+    {"if4",        "sse",        MethodKind::sse,            sim::six_rule,             0,   "least squared error over all codes and both elements"},
+    {"if4",        "exhaustive", MethodKind::exhaustive,     sim::six_rule,             0,   "the same as sse, one code after the other"},
+    {"mxfp6_e2m3", "naive",      MethodKind::rule,           {4, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxfp6_e2m3", "floor",      MethodKind::rule,           {4, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax) - 2), OCP MX v1.0"},
+    {"mxfp6_e2m3", "rceil",      MethodKind::rule,           {7.5, formats::Rounding::up}, 0,   "2^ceil(log2(amax / 7.5)): nothing saturates"},
+    {"mxfp6_e3m2", "naive",      MethodKind::rule,           {16, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxfp6_e3m2", "floor",      MethodKind::rule,           {16, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax) - 4), OCP MX v1.0"},
+    {"mxfp6_e3m2", "rceil",      MethodKind::rule,           {28, formats::Rounding::up}, 0,   "2^ceil(log2(amax / 28)): nothing saturates"},
+    {"mxfp8_e4m3", "naive",      MethodKind::rule,           {256, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxfp8_e4m3", "floor",      MethodKind::rule,           {256, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax) - 8), OCP MX v1.0"},
+    {"mxfp8_e4m3", "rceil",      MethodKind::rule,           {448, formats::Rounding::up}, 0,   "2^ceil(log2(amax / 448)): nothing saturates"},
+    {"mxfp8_e5m2", "naive",      MethodKind::rule,           {32768, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxfp8_e5m2", "floor",      MethodKind::rule,           {32768, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax) - 15), OCP MX v1.0"},
+    {"mxfp8_e5m2", "rceil",      MethodKind::rule,           {57344, formats::Rounding::up}, 0,   "2^ceil(log2(amax / 57344)): nothing saturates"},
+    {"mxint8",     "naive",      MethodKind::rule,           {1, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxint8",     "floor",      MethodKind::rule,           {1, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax)), OCP MX v1.0"},
+    {"mxint8",     "rceil",      MethodKind::rule,           {127.0 / 64, formats::Rounding::up}, 0,   "2^ceil(log2(64 amax / 127)): nothing saturates"},
+    {"mxint4",     "naive",      MethodKind::rule,           {1, formats::Rounding::toward_zero}, 0,   "the same as floor"},
+    {"mxint4",     "floor",      MethodKind::rule,           {1, formats::Rounding::toward_zero}, 0,   "2^(floor(log2 amax)), OCP MX v1.0"},
+    {"mxint4",     "rceil",      MethodKind::rule,           {7.0 / 4, formats::Rounding::up}, 0,   "2^ceil(log2(4 amax / 7)): nothing saturates"},
+    {"mxint4",     "sse",        MethodKind::sse,            {1, formats::Rounding::toward_zero}, 0,   "least squared error over all codes"},
+    {"mxint4",     "exhaustive", MethodKind::exhaustive,     {1, formats::Rounding::toward_zero}, 0,   "the same as sse, one code after the other"},
 };
 // clang-format on
 

@@ -1,5 +1,6 @@
 #include "search/search.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "search/hessian.hpp"
@@ -12,23 +13,39 @@ namespace {
 struct Scratch {
   std::vector<double> room;
   std::vector<LossInterval> loss;
+  std::vector<float> tile;
   SearchCount count;
-  std::int64_t chose_four = 0;
+  std::int64_t chose_second = 0;
 };
 
-int block_code(const SearchTask& task, const SearchSpace& space, const Block& block, std::size_t column_block,
+/// The best code of all: of one space, or of IF4's two.
+int best_code(const SearchTask& task, const SelectingSpace& spaces, const Block& block, SearchCount* count) {
+  const bool pruned = task.method->kind == MethodKind::sse;
+  if (!task.format->selects()) {
+    return pruned ? sse_code(spaces.floating, block, count) : sse_code_ref(spaces.floating, block, count);
+  }
+  return pruned ? selecting_sse_code(spaces, block, count) : selecting_sse_code_ref(spaces, block, count);
+}
+
+int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block& block, std::size_t column_block,
                Scratch& scratch) {
+  const SearchSpace& space = spaces.floating;
+  const sim::ScaleRule rule = task.unbiased ? sim::unbiased(task.method->rule) : task.method->rule;
   const auto nan_code = static_cast<int>(space.scale.nan_code());
   if (!std::isfinite(block.amax)) return nan_code;  // amax orders bit patterns, so Inf and NaN come out on top
   switch (task.method->kind) {
-    case MethodKind::rule: return sim::scale_code(space.scale, task.method->rule, block.amax, task.tensor_scale);
+    case MethodKind::rule: return sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
     case MethodKind::four_over_six: {
-      const FourOverSix chosen = four_over_six(space, block, task.select, &scratch.count);
-      scratch.chose_four += chosen.chose_four;
+      const FourOverSix chosen = four_over_six(space, block, task.select, &scratch.count, task.unbiased);
+      scratch.chose_second += chosen.chose_four;
       return chosen.code;
     }
-    case MethodKind::sse: return sse_code(space, block, &scratch.count);
-    case MethodKind::exhaustive: return sse_code_ref(space, block, &scratch.count);
+    case MethodKind::select_element: {
+      const int code = sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
+      return select_element(spaces, block, task.select, code, &scratch.count);
+    }
+    case MethodKind::sse:
+    case MethodKind::exhaustive: return best_code(task, spaces, block, &scratch.count);
     case MethodKind::hessian: {
       const BlockHessian hessian = {task.hessians->of(column_block),
                                     task.hessians->envelope.data() + column_block * block.n};
@@ -76,7 +93,7 @@ Hessians make_hessians(const float* x, std::int64_t tokens, std::int64_t cols, i
 }
 
 SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols) {
-  const SearchSpace space = make_space(*task.format, task.tensor_scale, task.method->rule);
+  const SelectingSpace spaces = make_selecting_space(*task.format, task.tensor_scale, task.method->rule);
   const std::int64_t blocks = cols / task.block;
   SearchResult result;
   result.scales.assign(static_cast<std::size_t>(rows * blocks), 0);
@@ -86,20 +103,32 @@ SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t 
     scratch.room.resize(2 * static_cast<std::size_t>(task.block));
     scratch.loss.resize(256);
 #pragma omp for schedule(dynamic, 4)
-    for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t tile = 0; tile < (rows + task.tile_rows - 1) / task.tile_rows; ++tile) {
       if (task.stop && *task.stop) continue;
+      const std::int64_t first = tile * task.tile_rows, last = std::min(first + task.tile_rows, rows);
       for (std::int64_t b = 0; b < blocks; ++b) {
-        const float* values = x + row * cols + b * task.block;
-        const Block block = {values, task.block, sim::amax(values, task.block)};
-        const int code = block_code(task, space, block, static_cast<std::size_t>(b), scratch);
-        result.scales[static_cast<std::size_t>(row * blocks + b)] = static_cast<std::uint8_t>(code);
+        const float* values = x + first * cols + b * task.block;
+        const auto n = static_cast<int>((last - first) * task.block);
+        if (task.tile_rows > 1) {
+          scratch.tile.resize(static_cast<std::size_t>(n));
+          for (std::int64_t row = 0; row < last - first; ++row) {
+            std::copy_n(values + row * cols, task.block, scratch.tile.data() + row * task.block);
+          }
+          values = scratch.tile.data();
+        }
+        const Block block = {values, n, sim::amax(values, n)};
+        const int code = block_code(task, spaces, block, static_cast<std::size_t>(b), scratch);
+        if (task.format->selects() && (code & formats::selection_bit) != 0 && code != 0xFF) ++scratch.chose_second;
+        for (std::int64_t row = first; row < last; ++row) {
+          result.scales[static_cast<std::size_t>(row * blocks + b)] = static_cast<std::uint8_t>(code);
+        }
       }
     }
 #pragma omp critical
     {
       result.count.candidates += scratch.count.candidates;
       result.count.exact += scratch.count.exact;
-      result.chose_four += scratch.chose_four;
+      result.chose_second += scratch.chose_second;
     }
   }
   return result;

@@ -32,15 +32,18 @@ struct SearchTask {
   float tensor_scale = 1;
   const Hessians* hessians = nullptr;       ///< MethodKind::hessian needs it, for the same block size and columns
   const std::atomic<bool>* stop = nullptr;  ///< when it turns true the rest of the rows is skipped
+  int tile_rows = 1;                        ///< rows that share a scale: 1, or as many as a block has columns
+  bool unbiased = false;                    ///< rules aim at 16/17 of the largest element (sim::unbiased)
 };
 
 struct SearchResult {
   std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
-  std::int64_t chose_four = 0;       ///< blocks that four over six mapped to 4
+  std::int64_t chose_second = 0;     ///< blocks that four over six mapped to 4, or that IF4 made INT4
   SearchCount count;                 ///< a diagnostic, outside what is promised
 };
 
 /// x [rows, cols] row-major, cols a multiple of task.block. A block with a NaN or an Inf gets the scale format's NaN.
+/// The scale of a tile stands in each of its rows; the last tile of a column of tiles may have fewer rows.
 SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols);
 
 }  // namespace fp4scope::search

@@ -13,6 +13,7 @@ inline constexpr int max_block = 1024;
 struct SearchSpace {
   formats::Format scale;
   sim::Grid grid;
+  double factor;  ///< of magnitudes before they meet the grid (sim::grid_factor): errors are all times `factor`
   double tensor_scale;
   sim::ScaleRule start;  ///< where a search begins: a good guess, which cannot change what it finds
   int first_code;        ///< the lowest positive code
@@ -22,6 +23,7 @@ struct SearchSpace {
 
   FP4SCOPE_HD constexpr double step(int code) const noexcept { return tensor_scale * scale_value[code]; }
   FP4SCOPE_HD constexpr double top() const noexcept { return grid.level[grid.levels - 1]; }
+  FP4SCOPE_HD constexpr double magnitude(float x) const noexcept { return factor * sim::magnitude(x); }
 };
 
 /// One block: n values and the largest magnitude among them.
@@ -70,11 +72,13 @@ FP4SCOPE_HD constexpr int first_always_halved(const formats::Format& scale) noex
   return scale.has_zero ? 2 << scale.mantissa_bits : 1;
 }
 
+/// `integer`: the space of IF4's INT4 elements; the other one, of its E2M1 elements, has the same factor.
 FP4SCOPE_HD constexpr SearchSpace make_space(const formats::BlockFormat& format, float tensor_scale,
-                                             sim::ScaleRule start) noexcept {
-  const sim::Grid grid = sim::make_grid(format.element);
+                                             sim::ScaleRule start, bool integer = false) noexcept {
+  const sim::Grid grid = sim::make_grid(format, integer);
   SearchSpace s = {format.scale,
                    grid,
+                   sim::grid_factor(format),
                    tensor_scale,
                    start,
                    format.scale.has_zero ? 1 : 0,

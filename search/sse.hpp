@@ -22,7 +22,7 @@ struct SearchCount {
 };
 
 /// What the squared error at one code needs. `x` is X rounded at each of n additions (its terms, 24 + 3 bits, are
-/// exact), `q` is Q exactly: multiples of 1/4 up to 49 * 1024.
+/// exact), `q` is Q exactly: squares of levels have at most 16 bits and there are at most 1024.
 struct Sums {
   double x = 0;
   double q = 0;
@@ -34,7 +34,7 @@ FP4SCOPE_HD constexpr Sums sums_at(const SearchSpace& space, const Block& block,
   if (step == 0) return s;
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const double level = space.grid.level[sim::nearest_index(thresholds, magnitude)];
     s.x += level * magnitude;
     s.q += level * level;
@@ -45,29 +45,29 @@ FP4SCOPE_HD constexpr Sums sums_at(const SearchSpace& space, const Block& block,
 /// Relative error bound of a sum of n + few non-negative terms in binary64, with room: (n + 8) 2^-52.
 FP4SCOPE_HD constexpr double sum_error(int n) noexcept { return (n + 8) * 0x1p-52; }
 
-/// Adds +-(T v^2 Q - 2 v X) to the sum, term by term; every term is an exact double: T v^2 Q has at most
-/// 24 + 10 + 18 = 52 bits, v q x at most 5 + 3 + 24.
+/// Adds +-(T v^2 Q - 2 v X) to the sum, term by term; every term is an exact double: T v^2 q^2 has at most
+/// 24 + 10 + 16 = 50 bits, v q x at most 5 + 8 + 27.
 FP4SCOPE_HD constexpr void add_sse_terms(ExactSum& sum, const SearchSpace& space, const Block& block, int code,
                                          double sign) noexcept {
   const double step = space.step(code);
   if (step == 0) return;
   const double v = space.scale_value[code];
+  const double quadratic = space.tensor_scale * (v * v);
   const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
-  double q = 0;
   for (int i = 0; i < block.n; ++i) {
-    const double magnitude = sim::magnitude(block.x[i]);
+    const double magnitude = space.magnitude(block.x[i]);
     const double level = space.grid.level[sim::nearest_index(thresholds, magnitude)];
     sum.add(-sign * 2 * v * level * magnitude);
-    q += level * level;
+    sum.add(sign * quadratic * (level * level));
   }
-  sum.add(sign * space.tensor_scale * (v * v * q));
 }
 
-/// The sign of SSE(a) - SSE(b).
-FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const Block& block, int a, const Sums& at_a, int b,
-                                      const Sums& at_b, SearchCount* count = nullptr) noexcept {
-  const double va = space.scale_value[a], vb = space.scale_value[b];
-  const double qa = space.tensor_scale * (va * va * at_a.q), qb = space.tensor_scale * (vb * vb * at_b.q);  // exact
+/// The sign of SSE(a) - SSE(b), code a of one space and b of another that differs at most in its grid.
+FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const SearchSpace& other, const Block& block, int a,
+                                      const Sums& at_a, int b, const Sums& at_b,
+                                      SearchCount* count = nullptr) noexcept {
+  const double va = space.scale_value[a], vb = other.scale_value[b];
+  const double qa = space.tensor_scale * (va * va * at_a.q), qb = other.tensor_scale * (vb * vb * at_b.q);
   const double xa = 2 * va * at_a.x, xb = 2 * vb * at_b.x;
   const double difference = (qa - qb) - (xa - xb);
   const double bound = sum_error(block.n) * (qa + qb + xa + xb);
@@ -76,8 +76,14 @@ FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const Block& blo
   if (count) ++count->exact;
   ExactSum sum;
   add_sse_terms(sum, space, block, a, 1);
-  add_sse_terms(sum, space, block, b, -1);
+  add_sse_terms(sum, other, block, b, -1);
   return sum.sign();
+}
+
+/// The sign of SSE(a) - SSE(b).
+FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const Block& block, int a, const Sums& at_a, int b,
+                                      const Sums& at_b, SearchCount* count = nullptr) noexcept {
+  return compare_sse(space, space, block, a, at_a, b, at_b, count);
 }
 
 /// The best so far among the codes visited, in any order: the preorder is total and ties go to the lower code.
@@ -127,20 +133,21 @@ FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
   const int guess = sim::scale_code(space.scale, space.start, block.amax, static_cast<float>(space.tensor_scale));
   const int start = guess < space.first_code ? space.first_code : guess;
   double energy = 0;
-  for (int i = 0; i < block.n; ++i) energy += sim::magnitude(block.x[i]) * sim::magnitude(block.x[i]);
+  for (int i = 0; i < block.n; ++i) energy += space.magnitude(block.x[i]) * space.magnitude(block.x[i]);
   Best best = {start, sums_at(space, block, start)};
   if (count) ++count->candidates;
 
   for (int code = start + 1; code <= space.last_code; ++code) {
     const int half = half_code(space.scale, code);
-    if (half >= 0 && block.amax <= space.dominance * space.step(half)) {  // exact: 24 bits against 4 + 5 + 24
+    if (half >= 0 &&
+        space.factor * block.amax <= space.dominance * space.step(half)) {  // exact: 27 bits against 6 + 5 + 24
       if (code >= first_always_halved(space.scale)) break;
       continue;
     }
     keep_better(space, block, code, best, count);
   }
   for (int code = start - 1; code >= space.first_code; --code) {
-    const double clipped = block.amax - space.top() * space.step(code);
+    const double clipped = space.factor * block.amax - space.top() * space.step(code);
     // 2^-50 covers the roundings of the difference, the square and the product.
     if (clipped > 0 && clipped * clipped * (1 - 0x1p-50) > sse_upper_bound(space, block, energy, best)) break;
     keep_better(space, block, code, best, count);

@@ -1,4 +1,4 @@
-// The non-negative values of a 4-bit element and the exact nearest one at a given step.
+// The non-negative values of an element of up to 4 bits and the exact nearest one at a given step.
 //
 //   nearest(|x|, step) = argmin_q | |x| - q * step |,   step = tensor_scale * block_scale, a tie to the even code
 //
@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "formats/codec.hpp"
+#include "formats/block_format.hpp"
 
 namespace fp4scope::sim {
 
@@ -19,13 +19,44 @@ struct Grid {
   double midpoint[7] = {};  ///< between level k and k + 1
 };
 
+/// Midpoints between the levels; beyond the last, infinitely far.
+FP4SCOPE_HD constexpr void set_midpoints(Grid& g) noexcept {
+  for (int k = 0; k < 7; ++k) g.midpoint[k] = k + 1 < g.levels ? (g.level[k] + g.level[k + 1]) / 2 : __builtin_inf();
+}
+
 /// The grid of a 4-bit element, whose codes 0 .. max_code are its non-negative values in ascending order.
 FP4SCOPE_HD constexpr Grid make_grid(const formats::Format& element) noexcept {
   Grid g;
   g.levels = static_cast<int>(element.max_code) + 1;
   for (int k = 0; k < g.levels; ++k) g.level[k] = formats::decode_double(element, static_cast<std::uint32_t>(k));
-  for (int k = 0; k + 1 < g.levels; ++k) g.midpoint[k] = (g.level[k] + g.level[k + 1]) / 2;
+  set_midpoints(g);
   return g;
+}
+
+/// The grid of a block format whose elements have at most 4 bits; `integer` for the INT4 that IF4 may select. Levels
+/// and magnitudes of a selecting format are both taken times 7: FP 7 * level, INT 6 * k, so that neither is a fraction.
+/// Wider elements have no grid here: a single level 0.
+FP4SCOPE_HD constexpr Grid make_grid(const formats::BlockFormat& format, bool integer = false) noexcept {
+  Grid g;
+  if (format.element.bits > 4) {
+    g.levels = 1;
+    return g;
+  }
+  g.levels = format.levels.count;
+  for (int k = 0; k < g.levels; ++k) g.level[k] = format.levels.value[k];
+  if (g.levels == 0) g = make_grid(format.element);
+  if (!format.selects()) {
+    set_midpoints(g);
+    return g;
+  }
+  for (int k = 0; k < g.levels; ++k) g.level[k] = integer ? 6 * k : 7 * g.level[k];
+  set_midpoints(g);
+  return g;
+}
+
+/// What magnitudes are multiplied with before they meet a format's grid: 27 bits at most.
+FP4SCOPE_HD constexpr double grid_factor(const formats::BlockFormat& format) noexcept {
+  return format.selects() ? 7 : 1;
 }
 
 /// The seven thresholds midpoint * step of one block scale.

@@ -4,21 +4,22 @@
 //   scale code   = round(block_amax / (divisor * tensor_scale)) in the scale's format
 //
 // Why one binary64 division is enough for the code: the boundaries between codes are dyadics m of at most 6 bits, and
-// block_amax (24 bits) and m * divisor * tensor_scale (at most 6 + 3 + 24 = 33 bits) are either equal or differ by
-// more than 2^-33 of themselves. Division rounds by at most 2^-53 and is monotone, so the rounded quotient lies on
-// the same side of m as the real one, and equals m only when the real one does.
+// numerator * block_amax (29 bits) and m * divisor * tensor_scale (at most 6 + 7 + 24 = 37 bits) are either equal or
+// differ by more than 2^-37 of themselves. Division rounds by at most 2^-53 and is monotone, so the rounded quotient
+// lies on the same side of m as the real one, and equals m only when the real one does.
 #pragma once
 
 #include "formats/block_format.hpp"
 
 namespace fp4scope::sim {
 
-/// A rule maps a block's amax to its scale: amax / divisor, rounded.
+/// A rule maps a block's amax to its scale: numerator * amax / divisor, rounded.
 /// The OCP floor, 2^(floor(log2 amax) - 2), is amax / 4 rounded down to a power of two, and so on: hardware that
 /// names five rules for powers of two uses five pairs (divisor, rounding).
 struct ScaleRule {
   double divisor;
   formats::Rounding rounding;
+  double numerator = 1;
 };
 
 inline constexpr ScaleRule six_rule = {6, formats::Rounding::nearest_even};    // amax to 6, E2M1's largest
@@ -29,11 +30,21 @@ inline constexpr ScaleRule even_rule = {3.5, formats::Rounding::toward_zero};  /
 inline constexpr ScaleRule rceil_rule = {6, formats::Rounding::up};            // up from above 1.5: ceil(log2(amax/6))
 inline constexpr ScaleRule ceil_rule = {4, formats::Rounding::up};             // up from above 1: ceil(log2(amax/4))
 
-/// The multiplier on decode. 1 for amax = 0; at least the smallest binary32, so that no division by zero follows.
-/// The divisor (element_max * scale_max) has at most 24 bits, so IEEE division is RNE32 of the real quotient.
-FP4SCOPE_HD constexpr float tensor_scale(float amax, double element_max, double scale_max) noexcept {
+/// The 16/17 style of stochastic rounding: amax is mapped to 16/17 of the largest element, so that a block scale that
+/// E4M3 rounds down by its worst 1/17 still doesn't clip, and the rounding stays unbiased (arXiv 2601.22813;
+/// fouroversix).
+FP4SCOPE_HD constexpr ScaleRule unbiased(ScaleRule rule) noexcept {
+  return {16 * rule.divisor, rule.rounding, 17 * rule.numerator};
+}
+
+/// The multiplier on decode, numerator * amax / (element_max * scale_max). 1 for amax = 0; at least the smallest
+/// binary32, so that no division by zero follows. The denominator has at most 24 bits, the numerator's product at most
+/// 29: their binary64 quotient is so far from every binary32 midpoint that is not it (2^-49 of itself) that the second
+/// rounding is harmless, and the result is RNE32 of the real quotient.
+FP4SCOPE_HD constexpr float tensor_scale(float amax, double element_max, double scale_max,
+                                         double numerator = 1) noexcept {
   if (amax == 0) return 1;
-  const float scale = amax / static_cast<float>(element_max * scale_max);
+  const auto scale = static_cast<float>(numerator * amax / (element_max * scale_max));
   return scale > 0 ? scale : 0x1p-149f;
 }
 
@@ -41,7 +52,8 @@ FP4SCOPE_HD constexpr float tensor_scale(float amax, double element_max, double 
 FP4SCOPE_HD constexpr int scale_code(const formats::Format& scale, ScaleRule rule, float block_amax,
                                      float tensor_scale) noexcept {
   if (block_amax == 0) return 0;
-  const double quotient = static_cast<double>(block_amax) / (rule.divisor * static_cast<double>(tensor_scale));
+  const double quotient =
+      rule.numerator * static_cast<double>(block_amax) / (rule.divisor * static_cast<double>(tensor_scale));
   return static_cast<int>(formats::encode(scale, quotient, rule.rounding).code);
 }
 

@@ -9,7 +9,7 @@ from harness import Case, Tensor, floats, read_safetensors, write_safetensors
 from reference import LEVELS, e4m3, ue8m0
 
 QUANTIZE = ["quantize", "in.safetensors", "-o", "out.safetensors"]
-VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats"]
+VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck"]
 SMALL = '[[input]]\ndistribution = "normal"\nrows = 4\ncols = 64\n'
 
 
@@ -32,7 +32,7 @@ class WrongWords(Case):
         self.refused(["'quantise'", "'quantize'"], "quantise", "in.safetensors")
 
     def test_a_verb_that_is_not_built_says_so_and_lists_what_is(self):
-        for verb in ("decompose", "recipes", "verify", "bench", "crosscheck", "mma", "matmul", "linear", "mac"):
+        for verb in ("decompose", "verify", "bench", "mma", "matmul", "linear", "mac"):
             self.refused([f"'{verb}'", "not built yet", *VERBS], verb)
         self.refused(["'mma'", "not built yet"], "mma", "--arch", "hopper", "in.safetensors", "-o", "out.safetensors")
 
@@ -97,22 +97,48 @@ class WrongWords(Case):
         self.refused(["--element", "'e2m2'", "'e2m1'", "e4m3"], *encode, "e2m2")
         self.refused(["--rounding", "'rn'", "'rne'"], *encode, "e2m1", "--rounding", "rn")
         self.refused(["--overflow", "'saturat'", "'saturate'"], *encode, "e2m1", "--overflow", "saturat")
-        self.refused(["--recipe", "'te'", "not built yet", "exact"], *encode, "e2m1", "--recipe", "te")
+        self.refused(["--recipe", "'cudda'", "'cuda'"], *encode, "e2m1", "--recipe", "cudda")
         self.refused(["--dtype", "'f16'", "bf16"], "dequantize", "in.safetensors", "-o", "out.safetensors", "--dtype", "f16")
 
     def test_what_is_designed_but_not_built_says_so_and_what_there_is(self):
         nvfp4 = [*QUANTIZE, "--format", "nvfp4"]
-        self.refused(["'if4'", "not built yet", "nvfp4", "mxfp4"], *QUANTIZE, "--format", "if4")
-        self.refused(["'if4'", "not built yet", "nvfp4"], "formats", "if4")
         self.refused(["'search'", "not built yet", "amax", "none"], *nvfp4, "--tensor-scale", "search")
         self.refused(["'cuda'", "not built yet", "cpu"], *nvfp4, "--device", "cuda")
-        for recipe in ("te", "te_ref", "fouroversix", "torchao", "modelopt_dyn", "compressed_tensors", "flashinfer", "qwantize", "ocp",
-                       "microxcaling", "ggml", "rational"):
-            self.refused([f"'{recipe}'", "not built yet", "exact"], *nvfp4, "--recipe", recipe)
-        for option in ("--hadamard", "--transpose", "--block-2d", "--certificate"):
-            self.refused([option, "not built yet"], *nvfp4, option)
-        self.refused(["--rounding", "not built yet"], *nvfp4, "--rounding", "rne")
-        self.refused(["--seed", "not built yet"], *nvfp4, "--seed", "3")
+        self.refused(["'scalesweep'", "not built yet", "exact"], *nvfp4, "--recipe", "scalesweep")
+        self.refused(["--certificate", "not built yet"], *nvfp4, "--certificate")
+
+    def test_a_recipe_refuses_what_its_source_does_not_have(self):
+        nvfp4, mxfp4 = [*QUANTIZE, "--format", "nvfp4"], [*QUANTIZE, "--format", "mxfp4"]
+        self.refused(["--recipe", "'tee'", "'te'"], *nvfp4, "--recipe", "tee")
+        for name in ("vllm", "cutlass", "flashinfer_fast", "modelopt_triton"):
+            self.refused([f"'{name}'", "whose bits are not recorded", "exact, rational, te"], *nvfp4, "--recipe", name)
+        self.refused(["'ml_dtypes'", "fp4scope encode"], *nvfp4, "--recipe", "ml_dtypes")
+        self.refused(["'te' has no mxfp4", "nvfp4"], *mxfp4, "--recipe", "te")
+        self.refused(["--scale", "te has no sse", "naive, static6, 4over6"], *nvfp4, "--recipe", "te", "--scale", "sse")
+        self.refused(["hessian", "order nobody defines"], *nvfp4, "--recipe", "qwantize", "--scale", "hessian")
+        self.refused(["--block", "te has blocks of 16"], *nvfp4, "--recipe", "te", "--block", "32")
+        self.refused(["--tensor-scale", "te does not take 'none'", "amax"], *nvfp4, "--recipe", "te", "--tensor-scale", "none")
+        self.refused(["--tensor-scale", "qwantize has no tensor scale"], *nvfp4, "--recipe", "qwantize", "--tensor-scale", "amax")
+        self.refused(["--scale-max", "no effect"], *nvfp4, "--recipe", "qwantize", "--scale-max", "256")
+        self.refused(["--select", "te has no absmax", "mse, mae"], *nvfp4, "--recipe", "te", "--scale", "4over6", "--select", "absmax")
+        self.refused(["--block-2d", "torchao has no square blocks"], *nvfp4, "--recipe", "torchao", "--block-2d")
+        self.refused(["--rounding", "te has no choice"], *nvfp4, "--recipe", "te", "--rounding", "rne")
+        self.refused(["--rounding", "microxcaling has no stochastic", "rna, rtz, rne"], *mxfp4, "--recipe", "microxcaling",
+                     "--rounding", "stochastic")
+        self.refused(["--hadamard", "te has 16 points"], *nvfp4, "--recipe", "te", "--hadamard", "--hadamard-size", "32")
+
+    def test_a_word_of_a_transform_or_a_rounding_without_effect_is_refused(self):
+        nvfp4 = [*QUANTIZE, "--format", "nvfp4"]
+        self.refused(["--hadamard-size", "no effect", "--hadamard"], *nvfp4, "--hadamard-size", "32")
+        self.refused(["--hadamard-seed", "no effect", "--hadamard"], *nvfp4, "--hadamard-seed", "3")
+        self.refused(["--hadamard-size", "48", "power of two"], *nvfp4, "--hadamard", "--hadamard-size", "48")
+        self.refused(["--seed", "no effect", "--rounding stochastic"], *nvfp4, "--seed", "3")
+        self.refused(["--rounding", "'stochastik'", "'stochastic'"], *nvfp4, "--rounding", "stochastik")
+        self.refused(["--rounding", "exact has no rna", "rne, stochastic"], *nvfp4, "--rounding", "rna")
+        self.refused(["stochastic_unbiased", "sse is a search"], *nvfp4, "--scale", "sse", "--rounding", "stochastic_unbiased")
+        self.refused(["--block-2d", "64 x 64", "at most 32 x 32"], *nvfp4, "--block", "64", "--block-2d")
+        self.refused(["--block-2d", "hessian has no square blocks"], *nvfp4, "--scale", "hessian", "--block-2d",
+                     "--activations", "x.safetensors")
 
     def test_dequantize_and_fake_quant_exclude_each_other(self):
         self.refused("--fake-quant", *QUANTIZE, "--format", "nvfp4", "--fake-quant", "--dequantize")
@@ -161,7 +187,6 @@ class WrongToml(Case):
         self.grid(["'amex'", "amax"], 'tensor_scale = ["amex"]')
 
     def test_what_is_not_built_says_so(self):
-        self.grid(["'if4'", "not built yet", "nvfp4"], 'formats = ["if4"]')
         self.grid(["'search'", "not built yet", "amax"], 'tensor_scale = ["search"]')
 
     def test_a_value_of_the_wrong_type_names_its_key(self):
@@ -216,7 +241,7 @@ class Help(Case):
         for name in ("e2m1 e2m3 e3m2 e3m4 e4m3 e4m3_ieee e5m2 ue8m0 ue4m3 ue5m3 ue4m4 e1m2 int4 bf16 fp16 nvfp4 mxfp4 nvint4").split():
             self.assertRegex(text, rf"(?m)^{name} ")
         j = json.loads(self.succeeds("formats", "--json").stdout)
-        self.assertEqual([f["name"] for f in j["block_formats"]], ["nvfp4", "mxfp4", "nvint4"])
+        self.assertEqual([f["name"] for f in j["block_formats"]], ["nvfp4", "mxfp4", "nvint4", "if4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "mxint4"])
         e5m2 = next(f for f in j["elements"] if f["name"] == "e5m2")
         self.assertEqual((e5m2["bits"], e5m2["exponent_bits"], e5m2["mantissa_bits"], e5m2["bias"], e5m2["max"]), (8, 5, 2, 15, 57344))
 
