@@ -120,12 +120,4 @@ void add_planned(CLI::App& command, const std::string& name, const std::string& 
   command.add_option(name, refuse, what + " (not built yet)")->expected(0, 1)->type_name("");
 }
 
-void add_recipe(CLI::App& command) {
-  const auto check = [](const std::vector<std::string>& words) -> bool {
-    if (words.at(0) == "exact") return true;
-    throw UsageError("--recipe", "unknown recipe '" + words.at(0) + "'", "there is: exact");
-  };
-  command.add_option("--recipe", check, "order of operations: exact")->type_name("R");
-}
-
 }  // namespace fp4scope::app

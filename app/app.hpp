@@ -33,6 +33,7 @@ void add_dequantize(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);
 void add_recipes(CLI::App& app, Context& context);
+void add_crosscheck(CLI::App& app, Context& context);
 
 /// "fp4scope 0.1.0", "0.1.0" and the commit it was built from.
 std::string tool();
@@ -64,8 +65,5 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
 
 /// An option that is designed but not built: giving it exits 2 and says what there is.
 void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead);
-
-/// The --recipe option: only `exact` is built.
-void add_recipe(CLI::App& command);
 
 }  // namespace fp4scope::app

@@ -1,4 +1,4 @@
-// fp4scope encode --element E IN -o OUT: every F32 value to one code.
+// fp4scope encode --element E IN -o OUT: every F32 value to one code, as formats::encode or as another library does.
 #include "analysis/encode.hpp"
 
 #include <fmt/format.h>
@@ -15,7 +15,7 @@ namespace fp4scope::app {
 namespace {
 
 struct Words {
-  std::string in, out, element, rounding = "rne", overflow = "saturate";
+  std::string in, out, element, rounding, overflow, recipe = "exact";
   std::uint64_t seed = 1;
 };
 
@@ -25,11 +25,43 @@ std::size_t position(const std::string& option, const std::string& word, const s
   return static_cast<std::size_t>(found - names.begin());
 }
 
-int run(const Words& words, bool json) {
+/// The word's place in `names`, refused when the recipe doesn't offer it; its default when there is no word.
+template <class Choice>
+Choice choice(const std::string& option, const std::string& word, const std::vector<std::string>& names,
+              const std::vector<std::string>& offered, const sim::Converter& converter, Choice by_default) {
+  if (word.empty()) return by_default;
+  const auto chosen = static_cast<Choice>(position(option, word, names));
+  if (converter.offers(chosen)) return chosen;
+  const std::string mend = offered.empty() ? std::string("it always rounds to ") + converter.roundings
+                                           : "there is: " + analysis::join(offered);
+  throw UsageError(option,
+                   fmt::format("recipe '{}' has no '{}' for {}", converter.recipe, word, converter.element.name), mend);
+}
+
+/// The recipe's row for the element, and the words that it takes.
+analysis::EncodeOptions options_of(const Words& words) {
   analysis::EncodeOptions options;
   options.element = &formats::all_formats[position("--element", words.element, analysis::element_names())];
-  options.rounding = static_cast<formats::Rounding>(position("--rounding", words.rounding, analysis::rounding_names));
-  options.overflow = static_cast<formats::Overflow>(position("--overflow", words.overflow, analysis::overflow_names));
+  const std::vector<std::string> elements = analysis::elements_of(words.recipe);
+  if (elements.empty()) {
+    throw UsageError("--recipe", "unknown recipe '" + words.recipe + "'",
+                     analysis::suggestion(words.recipe, analysis::converter_names()));
+  }
+  const sim::Converter* row = sim::find_converter(words.recipe, words.element);
+  if (!row) {
+    throw UsageError("--recipe", fmt::format("'{}' has no converter to {}", words.recipe, words.element),
+                     "it has: " + analysis::join(elements));
+  }
+  options.rounding =
+      choice("--rounding", words.rounding, analysis::rounding_names, analysis::roundings_of(*row), *row, row->rounding);
+  options.overflow =
+      choice("--overflow", words.overflow, analysis::overflow_names, analysis::overflows_of(*row), *row, row->overflow);
+  if (words.recipe != "exact") options.converter = row;
+  return options;
+}
+
+int run(const Words& words, bool json) {
+  analysis::EncodeOptions options = options_of(words);
   options.seed = words.seed;
   catch_signals();
   options.stop = &stop_flag();
@@ -58,17 +90,23 @@ void add_encode(CLI::App& app, Context& context) {
   command->add_option("--element", words->element, analysis::join(analysis::element_names(), " "))
       ->required()
       ->type_name("E");
-  command->add_option("--rounding", words->rounding, analysis::join(analysis::rounding_names, " "))
-      ->capture_default_str()
+  command
+      ->add_option("--rounding", words->rounding,
+                   analysis::join(analysis::rounding_names, " ") + "; by default the recipe's, rne for exact")
       ->type_name("R");
-  command->add_option("--overflow", words->overflow, "saturate, or nan: NaN or Inf where the type has one")
-      ->capture_default_str()
+  command
+      ->add_option("--overflow", words->overflow,
+                   "saturate, or nan: NaN or Inf where the type has one; by default the recipe's, saturate for exact")
       ->type_name("O");
   command->add_option("--seed", words->seed, "of stochastic rounding")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->type_name("N");
-  add_recipe(*command);
+  command
+      ->add_option("--recipe", words->recipe,
+                   "whose converter, bugs included: " + analysis::join(analysis::converter_names(), " "))
+      ->capture_default_str()
+      ->type_name("R");
   command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
 }
 

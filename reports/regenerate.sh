@@ -15,3 +15,7 @@ for sweep in published silero; do
   cp "$work/$sweep/table.csv" "$work/$sweep"/figures/*.svg "$sweep/"
   ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py "$sweep" "$work/$sweep.h5" > "$sweep/README.md"
 done
+
+mkdir -p recipes
+"$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
+${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py recipes "$work/recipes.h5" > recipes/README.md

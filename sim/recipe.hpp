@@ -12,6 +12,7 @@
 #pragma once
 
 #include "formats/block_format.hpp"
+#include "formats/encode_float.hpp"
 #include "sim/block.hpp"
 #include "sim/log2.hpp"
 
@@ -420,34 +421,57 @@ FP4SCOPE_HD constexpr std::uint8_t bf16_fields_code(float value) noexcept {
   return static_cast<std::uint8_t>((sign << 3 | (exponent - 126) << 1 | mantissa) & 0xF);
 }
 
-/// y -> element.
-FP4SCOPE_HD constexpr RecipeElement round_element(const Recipe& r, const formats::BlockFormat& format, float y,
-                                                  formats::Rounding rounding) noexcept {
-  if (y != y) {
-    const int code = r.nan_code < 0 ? 0 : r.nan_code;
-    return {formats::decode_float(format.element, static_cast<std::uint32_t>(code)), static_cast<std::uint8_t>(code)};
-  }
-  const bool negative = r.sign == SignRule::bit ? is_negative(y) : r.sign == SignRule::not_greater ? !(y > 0) : y < 0;
-  const float magnitude = y < 0 ? -y : y;
-  if (r.code == CodeRule::nearest_even_unclamped && !format.element.twos_complement) {
-    const float value = unclamped_e2m1(magnitude);
-    return {negative ? -value : value, bf16_fields_code(negative ? -value : value)};
-  }
-  int index = 0;
-  switch (r.code) {
-    case CodeRule::nearest_down: {
-      const Grid grid = make_grid(format.element);
-      for (int k = 0; k < 7; ++k) index += magnitude > grid.midpoint[k];
-      break;
+/// Rounds the y of one block to elements; what all of them share is worked out once.
+class ElementRounder {
+ public:
+  FP4SCOPE_HD constexpr ElementRounder(const Recipe& r, const formats::BlockFormat& format,
+                                       formats::Rounding rounding) noexcept
+      : recipe_(r),
+        element_(format.element),
+        grid_(make_grid(format)),
+        nearest_(formats::float_encoder(format.element, formats::Rounding::nearest_even, formats::Overflow::saturate)),
+        rounding_(rounding) {}
+
+  /// `with_value`: whether the value is wanted too.
+  FP4SCOPE_HD constexpr RecipeElement operator()(float y, bool with_value) const noexcept {
+    if (y != y) {
+      const auto code = static_cast<std::uint8_t>(recipe_.nan_code < 0 ? 0 : recipe_.nan_code);
+      return {formats::decode_float(element_, code), code};
     }
-    case CodeRule::by_choice:
-      index = static_cast<int>(formats::encode(format.element, mx_element(format.element, magnitude, rounding)).code);
-      break;
-    default: index = static_cast<int>(formats::encode(format.element, magnitude).code); break;
+    const bool negative = recipe_.sign == SignRule::bit           ? is_negative(y)
+                          : recipe_.sign == SignRule::not_greater ? !(y > 0)
+                                                                  : y < 0;
+    const float magnitude = y < 0 ? -y : y;
+    if (recipe_.code == CodeRule::nearest_even_unclamped && !element_.twos_complement) {
+      const float value = unclamped_e2m1(magnitude);
+      return {negative ? -value : value, bf16_fields_code(negative ? -value : value)};
+    }
+    const int index = magnitude_code(magnitude);
+    const std::uint8_t code = signed_code(element_, index, negative);
+    if (!with_value) return {0, code};
+    const float value = formats::decode_float(element_, static_cast<std::uint32_t>(index));
+    return {negative ? -value : value, code};
   }
-  const float value = formats::decode_float(format.element, static_cast<std::uint32_t>(index));
-  return {negative ? -value : value, signed_code(format.element, index, negative)};
-}
+
+ private:
+  FP4SCOPE_HD constexpr int magnitude_code(float magnitude) const noexcept {
+    int index = 0;
+    switch (recipe_.code) {
+      case CodeRule::nearest_down:
+        for (int k = 0; k < 7; ++k) index += magnitude > grid_.midpoint[k];
+        return index;
+      case CodeRule::by_choice:
+        return static_cast<int>(formats::encode_float(element_, mx_element(element_, magnitude, rounding_)));
+      default: return static_cast<int>(nearest_(__builtin_bit_cast(std::uint32_t, magnitude)));
+    }
+  }
+
+  const Recipe& recipe_;
+  formats::Format element_;
+  Grid grid_;
+  formats::FloatEncoder nearest_;
+  formats::Rounding rounding_;
+};
 
 /// The first element of the least |q * s - x| among all codes in order (ggml's best_index).
 FP4SCOPE_HD constexpr RecipeElement nearest_by_distance(const formats::BlockFormat& format, float x, float s) noexcept {
@@ -478,9 +502,10 @@ FP4SCOPE_HD constexpr void recipe_codes(const Recipe& r, const formats::BlockFor
   // MX data steps use the power of two itself; a code 0 that means "zero block" has the value 0 there.
   const bool zero_code = r.cast == ScaleCast::up_bits && scale_code == 0;
   const DataFactor factor = data_factor(r, t, zero_code ? 0 : s, b);
+  const ElementRounder round(r, format, rounding);
   for (int i = 0; i < n; ++i) {
     const RecipeElement e = r.data == DataStep::distance ? nearest_by_distance(format, x[i], s)
-                                                         : round_element(r, format, data_value(factor, x[i]), rounding);
+                                                         : round(data_value(factor, x[i]), values != nullptr);
     codes[i] = e.code;
     if (values) values[i] = e.value;
   }

@@ -56,7 +56,7 @@ Outcome run(const char* format, const char* method, int block, float t, const st
       energy += value * value;
     }
   }
-  return {found.scales, error / energy, static_cast<double>(found.chose_four * block) / static_cast<double>(count)};
+  return {found.scales, error / energy, static_cast<double>(found.chose_second * block) / static_cast<double>(count)};
 }
 
 class StandardNormal : public testing::Test {

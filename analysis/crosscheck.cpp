@@ -1,0 +1,338 @@
+#include "analysis/crosscheck.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "analysis/names.hpp"
+#include "analysis/recipe_trace.hpp"
+#include "formats/error.hpp"
+
+namespace fp4scope::analysis {
+
+namespace {
+
+std::string hex(float x) { return fmt::format("{} (0x{:08x})", x, __builtin_bit_cast(std::uint32_t, x)); }
+
+/// The rounding that alone makes the difference: the steps that, left unrounded, give the outcome `right`.
+template <class Outcome>
+std::string deciding_rounding(const Trace& trace, int right, const Outcome& outcome) {
+  std::vector<std::string> deciding;
+  for (std::size_t i = 0; i < trace.steps.size(); ++i) {
+    if (outcome(trace.evaluate(static_cast<int>(i))) == right) deciding.push_back("'" + trace.steps[i].text + "'");
+  }
+  if (deciding.empty()) return "decided by several roundings together";
+  return (deciding.size() == 1 ? "decided by one rounding: " : "decided by any one of these roundings: ") + join(deciding);
+}
+
+int bf16_code_of(const QuantizeConfig& c, double v) {
+  return static_cast<int>(formats::encode(c.format->scale, v).code);
+}
+
+/// The scale's boundary next to a value: "halfway between 0x76 (224) and 0x77 (240)" where it is one.
+std::string place_of_scale(const formats::Format& scale, double v) {
+  const auto below = formats::encode(scale, v, formats::Rounding::toward_zero).code;
+  if (below >= scale.max_code) return "beyond the largest";
+  const double low = formats::decode_double(scale, below), high = formats::decode_double(scale, below + 1);
+  const std::string between = fmt::format("between 0x{:02x} ({}) and 0x{:02x} ({})", below, low, below + 1, high);
+  return v == (low + high) / 2 ? "halfway " + between : v == low ? fmt::format("0x{:02x} itself", below) : between;
+}
+
+/// What a run computed for a block's scale.
+std::string scale_line(const RecipeRun& run, float a, float b, int code, int right) {
+  const QuantizeConfig& c = run.config;
+  const double s = formats::decode_double(c.format->scale, static_cast<std::uint32_t>(code));
+  std::string text = fmt::format("  {:<24} scale 0x{:02x} ({})", run.name, code, s);
+  if (c.recipe && c.recipe->tensor == sim::TensorStep::rational) return text + ": decided in real numbers";
+  const Trace trace = scale_trace(c, a, b);
+  text += ": " + describe(trace);
+  if (b == 0 || code == right || trace.steps.empty()) return text;
+  if (!c.recipe) {
+    return text + "\n    " + deciding_rounding(trace, right, [&](const std::vector<double>& v) {
+             return bf16_code_of(c, static_cast<double>(b) / (c.format->element_max() * v.back()));
+           });
+  }
+  const bool by_rule = c.recipe->cast != sim::ScaleCast::e4m3 && c.recipe->cast != sim::ScaleCast::e4m3_nan;
+  if (by_rule) return text + ", then its own rounding to a scale";
+  const double v = trace.evaluate().back();
+  if (bf16_code_of(c, v) != code) return text + ", then its rule for small or zero scales";
+  return text + "\n    " + deciding_rounding(trace, right, [&](const std::vector<double>& values) {
+           return bf16_code_of(c, values.back());
+         });
+}
+
+/// 448 b / a in real numbers, or b for a format without a tensor scale.
+double real_scale(const QuantizeConfig& c, float a, float b) {
+  if (c.scaling == TensorScaling::none) return b / c.format->element_max();
+  return static_cast<double>(c.scale_max) * b / a;
+}
+
+std::string explain_scale(const RecipeRun& one, const RecipeRun& other, float a, float b, int code, int other_code) {
+  std::string text = fmt::format("  a = {}, b = {}\n", hex(a), hex(b));
+  int right = -1;
+  if (one.config.scaling == TensorScaling::amax && a > 0) {
+    const double real = real_scale(one.config, a, b);
+    right = bf16_code_of(one.config, real);
+    text += fmt::format("  {} b / a = {} in real numbers, {}\n", one.config.scale_max, real,
+                        place_of_scale(one.config.format->scale, real));
+  }
+  return text + scale_line(one, a, b, code, right) + "\n" + scale_line(other, a, b, other_code, right);
+}
+
+/// The element's boundary next to a value.
+std::string place_of_element(const formats::BlockFormat& format, double magnitude) {
+  const sim::Grid grid = sim::make_grid(format.element);
+  for (int k = 0; k + 1 < grid.levels; ++k) {
+    if (magnitude > grid.level[k + 1]) continue;
+    const bool tie = magnitude == grid.midpoint[k];
+    return fmt::format("{}between {} and {}", tie ? "halfway " : "", grid.level[k], grid.level[k + 1]);
+  }
+  return "beyond the largest";
+}
+
+std::string code_line(const RecipeRun& run, float a, float s, float x, int code, int right) {
+  const QuantizeConfig& c = run.config;
+  std::string text = fmt::format("  {:<24} code 0x{:x} ({})", run.name, code,
+                                 formats::element_value(*c.format, static_cast<std::uint32_t>(code)));
+  if (c.recipe && c.recipe->data == sim::DataStep::rational) return text + ": decided in real numbers";
+  if (c.recipe && c.recipe->data == sim::DataStep::distance) {
+    return text + ": the first of the least |q * s - x|, so a tie goes toward zero and -0 is never coded";
+  }
+  const Trace trace = data_trace(c, a, s, x);
+  text += trace.steps.empty() ? ": |x| against midpoint * s" : ": " + describe(trace);
+  if (code == right || trace.steps.empty()) return text;
+  const auto magnitude_code = [&](double y) {
+    return static_cast<int>(formats::encode(c.format->element, std::fabs(y)).code);
+  };
+  const int right_magnitude = right & 7;
+  if (!c.recipe) {
+    return text + "\n    " + deciding_rounding(trace, right_magnitude, [&](const std::vector<double>& v) {
+             return magnitude_code(static_cast<double>(x) / (v.back() * s));
+           });
+  }
+  const double y = trace.evaluate().back();
+  if (magnitude_code(y) == right_magnitude) return text + ", then its own rule for ties, signs or the largest element";
+  return text + "\n    " + deciding_rounding(trace, right_magnitude, [&](const std::vector<double>& v) {
+           return magnitude_code(v.back());
+         });
+}
+
+std::string explain_code(const RecipeRun& one, const RecipeRun& other, float a, float s, float x, int code,
+                         int other_code) {
+  std::string text = fmt::format("  a = {}, s = {}, x = {}\n", hex(a), s, hex(x));
+  const QuantizeConfig& c = one.config;
+  int right = -1;
+  if (s > 0) {
+    const double k = c.format->element_max() * c.scale_max;
+    const double real =
+        c.scaling == TensorScaling::amax ? k * x / (static_cast<double>(a) * s) : x / static_cast<double>(s);
+    right = static_cast<int>(formats::encode(c.format->element, real).code);
+    text += fmt::format("  x / (s * {}) = {} in real numbers, {}\n",
+                        c.scaling == TensorScaling::amax ? "a / " + fmt::format("{}", k) : "1", real,
+                        place_of_element(*c.format, std::fabs(real)));
+  } else {
+    text += "  the scale is 0\n";
+  }
+  return text + code_line(one, a, s, x, code, right) + "\n" + code_line(other, a, s, x, other_code, right);
+}
+
+/// The first difference of a block, explained.
+Difference explain(const RecipeRun& one, const RecipeRun& other, const Quantized& p, const Quantized& q,
+                   const Matrix& m, const std::string& input, std::int64_t row, std::int64_t block) {
+  const int n = p.config.block, code = p.scale_code(row, block), other_code = q.scale_code(row, block);
+  const float* const x = m.row(row) + block * n;
+  if (code != other_code) {
+    return {input, row, block, -1, explain_scale(one, other, p.amax, sim::amax(x, n), code, other_code)};
+  }
+  const std::uint8_t* const codes = p.codes.data() + row * p.cols + block * n;
+  const std::uint8_t* const other_codes = q.codes.data() + row * p.cols + block * n;
+  const auto first = std::mismatch(codes, codes + n, other_codes).first - codes;
+  const auto s = formats::decode_float(p.config.format->scale, static_cast<std::uint32_t>(code));
+  return {input, row, block, first, explain_code(one, other, p.amax, s, x[first], codes[first], other_codes[first])};
+}
+
+/// Elements of a block whose exact products differ.
+std::int64_t different_values(const Quantized& p, const Quantized& q, std::int64_t row, std::int64_t block) {
+  const int n = p.config.block;
+  const double step = p.step(row, block), other_step = q.step(row, block);
+  std::int64_t count = 0;
+  for (std::int64_t i = row * p.cols + block * n; i < row * p.cols + (block + 1) * n; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    count += sim::dequantize(*p.config.format, p.codes[at], step) !=
+             sim::dequantize(*q.config.format, q.codes[at], other_step);
+  }
+  return count;
+}
+
+/// Compares two results of one matrix and adds to their counts; returns how many blocks differ.
+std::int64_t compare(const RecipeRun& one, const RecipeRun& other, const Quantized& p, const Quantized& q,
+                     const Matrix& m, const std::string& input, PairCount& count) {
+  const int n = p.config.block;
+  std::int64_t blocks = 0;
+  for (std::int64_t r = 0; r < p.rows; ++r) {
+    for (std::int64_t b = 0; b < p.blocks_per_row(); ++b) {
+      const std::uint8_t* const codes = p.codes.data() + r * p.cols + b * n;
+      const std::uint8_t* const other_codes = q.codes.data() + r * p.cols + b * n;
+      std::int64_t different = 0;
+      for (int i = 0; i < n; ++i) different += codes[i] != other_codes[i];
+      const bool scales = p.scale_code(r, b) != q.scale_code(r, b);
+      if (scales || different > 0 || p.tensor_scale != q.tensor_scale) {
+        count.values_differ += different_values(p, q, r, b);
+      }
+      if (!scales && different == 0) continue;
+      ++blocks;
+      count.scales_differ += scales;
+      count.codes_differ += different;
+      if (!count.example) count.example = explain(one, other, p, q, m, input, r, b);
+    }
+  }
+  count.elements += p.rows * p.cols;
+  count.blocks += p.block_count();
+  count.blocks_differ += blocks;
+  return blocks;
+}
+
+/// Sums over inputs, for the standard error of their mean share.
+struct Spread {
+  std::int64_t inputs = 0;
+  double sum = 0, squares = 0;
+
+  void add(double share) {
+    ++inputs;
+    sum += share;
+    squares += share * share;
+  }
+  double standard_error() const {
+    if (inputs < 2) return 0;
+    const auto n = static_cast<double>(inputs);
+    return std::sqrt(std::max(0.0, squares - sum * sum / n) / (n - 1) / n);
+  }
+};
+
+/// The runs that are asked for. Throws UsageError.
+std::vector<RecipeRun> chosen_runs(const CrosscheckOptions& options) {
+  std::vector<RecipeRun> runs = recipe_runs(options.format);
+  std::vector<std::string> names;
+  for (const RecipeRun& run : runs) names.push_back(run.name);
+  for (const std::string& name : options.only) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw UsageError("--recipe", "no recipe '" + name + "' for " + options.format, suggestion(name, names));
+    }
+  }
+  if (!options.only.empty()) {
+    std::erase_if(runs, [&](const RecipeRun& run) {
+      return std::find(options.only.begin(), options.only.end(), run.name) == options.only.end();
+    });
+  }
+  if (runs.size() < 2) throw UsageError("--recipe", "fewer than two recipes to compare", "give two, or none for all");
+  return runs;
+}
+
+/// All pairs of one dtype.
+std::vector<PairCount> make_pairs(const std::vector<RecipeRun>& runs, const std::string& dtype) {
+  std::vector<PairCount> pairs;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    for (std::size_t j = i + 1; j < runs.size(); ++j) {
+      pairs.emplace_back();
+      pairs.back().first = runs[i].name;
+      pairs.back().second = runs[j].name;
+      pairs.back().dtype = dtype;
+    }
+  }
+  return pairs;
+}
+
+}  // namespace
+
+std::vector<RecipeRun> recipe_runs(const std::string& format) {
+  std::vector<RecipeRun> runs = {{"exact", parse_config({format, "naive", "", "", "", 0, 0})}};
+  for (const sim::Recipe& r : sim::all_recipes) {
+    const std::string methods = r.methods;
+    const std::string method = methods.substr(0, methods.find(' '));
+    if (format != r.format || r.candidates != sim::Candidates::one || method == "static4") continue;
+    QuantizeWords words = {format, method, "", "", "", 0, 0};
+    words.recipe = r.name;
+    runs.push_back({method == "naive" ? r.name : r.name + (" " + method), parse_config(words)});
+  }
+  return runs;
+}
+
+std::vector<CrosscheckInput> default_crosscheck_inputs() {
+  std::vector<CrosscheckInput> inputs;
+  for (const char* dtype : {"bf16", "f32"}) {
+    for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+      Distribution d;
+      d.rows = d.cols = 256;
+      d.sigma = 0.02;
+      d.seed = seed;
+      d.dtype = dtype;
+      const std::string name = fmt::format("normal {} {}", seed, dtype);
+      inputs.push_back({name, [d] { return sample(d); }, dtype == std::string("bf16") ? "BF16" : "F32"});
+    }
+  }
+  return inputs;
+}
+
+std::vector<PairCount> crosscheck_recipes(const CrosscheckOptions& options,
+                                          const std::vector<CrosscheckInput>& inputs) {
+  const std::vector<RecipeRun> runs = chosen_runs(options);
+  std::vector<std::pair<std::size_t, std::size_t>> index;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    for (std::size_t j = i + 1; j < runs.size(); ++j) index.emplace_back(i, j);
+  }
+  std::vector<PairCount> pairs;
+  std::vector<Spread> spread;
+  std::map<std::string, std::size_t> first_of;  // of each dtype, in `pairs`
+  for (std::size_t n = 0; n < inputs.size(); ++n) {
+    if (options.stop && *options.stop) return {};
+    const CrosscheckInput& input = inputs[n];
+    if (first_of.emplace(input.dtype, pairs.size()).second) {
+      const std::vector<PairCount> more = make_pairs(runs, input.dtype);
+      pairs.insert(pairs.end(), more.begin(), more.end());
+      spread.resize(pairs.size());
+    }
+    const std::size_t first = first_of[input.dtype];
+    const Matrix m = pad_columns(input.load(), runs[0].config.block);
+    std::vector<Quantized> results;
+    for (const RecipeRun& run : runs) results.push_back(quantize(run.config, m, input.name));
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::size_t k = 0; k < index.size(); ++k) {
+      const auto [i, j] = index[k];
+      const std::int64_t blocks = compare(runs[i], runs[j], results[i], results[j], m, input.name, pairs[first + k]);
+      spread[first + k].add(static_cast<double>(blocks) / static_cast<double>(results[i].block_count()));
+    }
+    if (options.progress) options.progress(static_cast<double>(n + 1) / static_cast<double>(inputs.size()), input.name);
+  }
+  for (std::size_t k = 0; k < pairs.size(); ++k) pairs[k].blocks_differ_error = spread[k].standard_error();
+  return pairs;
+}
+
+io::Table crosscheck_table(const std::vector<PairCount>& pairs) {
+  io::Table table;
+  table.columns = {{"first", "", "a recipe"},
+                   {"second", "", "another recipe"},
+                   {"dtype", "", "of the inputs"},
+                   {"blocks", "1", "blocks compared"},
+                   {"elements", "1", "elements compared"},
+                   {"scales_differ", "1", "blocks whose scale bytes differ"},
+                   {"blocks_differ", "1", "blocks whose scale bytes or codes differ"},
+                   {"blocks_differ_error", "1", "standard error of their share, over inputs"},
+                   {"codes_differ", "1", "elements whose codes differ"},
+                   {"values_differ", "1", "elements whose values (exact products) differ"},
+                   {"example", "", "the first difference, explained"}};
+  for (const PairCount& p : pairs) {
+    std::string example;
+    if (p.example) {
+      example = fmt::format("{}, row {}, block {}{}\n{}", p.example->input, p.example->row, p.example->block,
+                            p.example->column < 0 ? "" : fmt::format(", element {}", p.example->column),
+                            p.example->explanation);
+    }
+    table.rows.push_back({p.first, p.second, p.dtype, p.blocks, p.elements, p.scales_differ, p.blocks_differ,
+                          p.blocks_differ_error, p.codes_differ, p.values_differ, example});
+  }
+  return table;
+}
+
+}  // namespace fp4scope::analysis
