@@ -129,7 +129,8 @@ const sim::Recipe* parse_recipe(const std::string& name, const std::string& form
     }
   }
   const std::vector<std::string> formats = recipe_has(name, "");
-  if (name == "scalesweep") throw UsageError("--recipe", "'" + name + "' is not built yet", "there are: " + join(recipe_names()));
+  if (name == "scalesweep")
+    throw UsageError("--recipe", "'" + name + "' is not built yet", "there are: " + join(recipe_names()));
   if (formats.empty()) {
     if (name == "ml_dtypes" || name == "cuda") {
       throw UsageError("--recipe", "'" + name + "' converts elements and has no block scales",
@@ -194,7 +195,7 @@ void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
                                                                       {"rtz", Rounding::toward_zero},
                                                                       {"stochastic", Rounding::stochastic},
                                                                       {"stochastic_unbiased", Rounding::stochastic}};
-  const bool by_choice = c.recipe && c.recipe->code == sim::CodeRule::by_choice;
+  const bool by_choice = c.recipe && c.recipe->element.offers(Rounding::nearest_away);
   c.rounding = by_choice ? Rounding::nearest_away : Rounding::nearest_even;
   if (words.rounding.empty()) return;
   const std::vector<std::string> offered = by_choice ? std::vector<std::string>{"rna", "rtz", "rne"}
@@ -388,7 +389,7 @@ void quantize_by_recipe(Quantized& q, const Matrix& m, const std::atomic<bool>* 
 
 /// Non-finite data in recipes: those whose source says what happens take it.
 void check_finite(const QuantizeConfig& config, const Matrix& matrix, const std::string& where) {
-  const bool defined = config.recipe && config.recipe->nan_code >= 0;
+  const bool defined = config.recipe && config.recipe->nan_defined;
   if (defined || (!config.recipe && config.nonfinite == Nonfinite::propagate)) return;
   const std::string found = describe_nonfinite(matrix);
   if (found.empty()) return;

@@ -334,14 +334,19 @@ FP4SCOPE_HD constexpr std::uint32_t least_distance_code(float x) noexcept {
   return best;
 }
 
-/// fouroversix's E2M1 of |x| >= 4: 2 * round(|x| / 2), to nearest even and without end, in bf16; the code is exponent
-/// field - 126 and the first mantissa bit, of which a nibble keeps four bits. 8 and 10 give 8 (as -0), 12 gives 9. From
-/// 127 on there are more than four bits, and what the nibble does not hold spoils its neighbour there.
+/// fouroversix's E2M1 of |x| >= 4: 2 * round(|x| / 2), to nearest even and without end.
+FP4SCOPE_HD constexpr float unlimited_value(float magnitude) noexcept {
+  const float half = magnitude / 2;
+  return half < 0x1p23f ? 2 * ((half + 0x1p23f) - 0x1p23f) : magnitude;
+}
+
+/// Its code, taken from the bf16 of it: exponent field - 126 and the first mantissa bit, of which a nibble keeps four
+/// bits. 8 and 10 give 8 (as -0), 12 gives 9. From 127 on there are more than four bits, and what the nibble does not
+/// hold spoils its neighbour there.
 FP4SCOPE_HD constexpr std::uint32_t unlimited_code(float magnitude) noexcept {
   constexpr formats::Format bf16 = formats::bf16;
-  const float half = magnitude / 2;
-  const float rounded = half < 0x1p23f ? 2 * ((half + 0x1p23f) - 0x1p23f) : magnitude;
-  return ((formats::encode_float(bf16, rounded, Rounding::nearest_even, Overflow::nan) >> 6) - (126u << 1)) & 0xF;
+  const float value = unlimited_value(magnitude);
+  return ((formats::encode_float(bf16, value, Rounding::nearest_even, Overflow::nan) >> 6) - (126u << 1)) & 0xF;
 }
 
 /// torchao's E2M1, E2M3 and E3M2 of a NaN: its exponent rebiased and its mantissa rounded as a number's, in 8 bits.

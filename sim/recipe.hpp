@@ -12,8 +12,8 @@
 #pragma once
 
 #include "formats/block_format.hpp"
-#include "formats/encode_float.hpp"
 #include "sim/block.hpp"
+#include "sim/converter.hpp"
 #include "sim/log2.hpp"
 
 namespace fp4scope::sim {
@@ -92,20 +92,6 @@ enum class ZeroData : std::uint8_t {
   no_zero_x,    ///< Inf, but x = 0 stays 0
 };
 
-enum class CodeRule : std::uint8_t {
-  nearest_even,            ///< saturating
-  nearest_even_unclamped,  ///< E2M1 in steps of .5, 1 and 2 without end: 7 to 9 round to 8, which is written as 0x8 =
-                           ///< -0
-  nearest_down,            ///< ties toward zero, saturating
-  by_choice,               ///< microxcaling's elementwise rounding: away, toward zero or even, in binary32
-};
-
-enum class SignRule : std::uint8_t {
-  bit,          ///< y's sign bit: -0 is kept
-  less,         ///< y < 0: -0 becomes +0, a small negative number becomes -0
-  not_greater,  ///< !(y > 0): +0 is written as -0
-};
-
 /// The order of a sum of errors.
 enum class SumOrder : std::uint8_t {
   sequential,   ///< element by element
@@ -155,10 +141,9 @@ struct Recipe {
   ZeroScale zero = {};
   DataStep data = DataStep::reciprocal;
   ZeroData zero_data = ZeroData::infinite;
-  CodeRule code = CodeRule::nearest_even;
-  SignRule sign = SignRule::bit;
-  int nan_code = -1;     ///< of y = NaN; -1: the source leaves it undefined, non-finite input is refused
-  bool nan_amax = true;  ///< whether a NaN element makes amax NaN; else maxima skip it
+  Converter element = converter_rows::saturating("", formats::e2m1, "");  ///< y -> code
+  bool nan_defined = false;  ///< whether the source says what NaN and Inf become; else they are refused
+  bool nan_amax = true;      ///< whether a NaN element makes amax NaN; else maxima skip it
   Candidates candidates = Candidates::one;
   SumOrder sum = SumOrder::sequential;
   std::uint8_t bf16 = in_bf16_none;
@@ -245,22 +230,6 @@ FP4SCOPE_HD constexpr float block_value(const Recipe& r, const RecipeTensor& t, 
   return v;
 }
 
-/// ggml_fp32_to_ue4m3, as a formula: round half up on the mantissa bits, then its three deviations.
-FP4SCOPE_HD constexpr int ue4m3_ggml(float v) noexcept {
-  if (!(v > 0)) return 0;
-  if (v > 448) v = 448;
-  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, v);
-  const int exponent = static_cast<int>(bits >> 23) - 127 + 7;
-  if (exponent <= 0) {  // subnormal: floor(v * 512 + 1/2), at most 7
-    const int mantissa = static_cast<int>(v * 512.0f + 0.5f);
-    return mantissa > 7 ? 7 : mantissa;
-  }
-  if (exponent >= 15) return 0x7E;
-  const int mantissa = static_cast<int>(bits >> 20 & 7), next = static_cast<int>(bits >> 19 & 1);
-  const int code = (exponent << 3) + mantissa + next;
-  return code >= 15 << 3 ? 0x7E : code;
-}
-
 /// The exponent of 2^floor(log2 v) for a normal or subnormal v > 0.
 FP4SCOPE_HD constexpr int floor_log2(float v) noexcept {
   const formats::Unpacked u = formats::unpack(v);
@@ -305,7 +274,11 @@ FP4SCOPE_HD constexpr int recipe_scale_code(const Recipe& r, const formats::Bloc
     case ScaleCast::e4m3_nan:
       code = static_cast<int>(formats::encode(e4m3, v, formats::Rounding::nearest_even, formats::Overflow::nan).code);
       break;
-    case ScaleCast::e4m3_ggml: code = ue4m3_ggml(v); break;
+    case ScaleCast::e4m3_ggml: {
+      constexpr Converter ggml = converter_rows::ggml_ue4m3;
+      code = static_cast<int>(convert(ggml, v, ggml.rounding, ggml.overflow));
+      break;
+    }
     default: {
       const int top = format.element.exponent_bits == 0 ? 0 : floor_log2(static_cast<float>(format.element_max()));
       code = power_code(r.cast, v, top);
@@ -373,104 +346,33 @@ struct RecipeElement {
   std::uint8_t code;
 };
 
-/// round(x) of microxcaling for x >= 0 below 2^22: floor(x + 1/2) with the sum rounded to binary32, floor(x), or half
-/// to even by taking the first and one off where x - 1/2 is an even number.
-FP4SCOPE_HD constexpr float mx_round(float x, formats::Rounding rounding) noexcept {
-  if (rounding == formats::Rounding::toward_zero) return static_cast<float>(static_cast<std::int32_t>(x));
-  const auto away = static_cast<float>(static_cast<std::int32_t>(x + 0.5f));
-  if (rounding == formats::Rounding::nearest_away) return away;
-  const float half = x - 0.5f;
-  const bool tie_to_odd = half >= 0 && static_cast<float>(static_cast<std::int32_t>(half)) == half &&
-                          static_cast<std::int32_t>(half) % 2 == 0;
-  return tie_to_odd ? away - 1 : away;
-}
-
-/// microxcaling's elementwise rounding: the last place of |y|'s own binade, found by a binary32 logarithm, no lower
-/// than the subnormals'; then clamped to the largest element.
-FP4SCOPE_HD constexpr float mx_element(const formats::Format& element, float magnitude,
-                                       formats::Rounding rounding) noexcept {
-  const auto largest = static_cast<float>(formats::decode_double(element, element.max_code));
-  if (magnitude == 0) return 0;
-  int exponent = element.min_exponent();
-  if (element.exponent_bits > 0) {
-    const int own = floor_log2f(magnitude);
-    exponent = own > exponent ? own : exponent;
-  }
-  if (exponent > 100) return largest;  // so that no power of two below overflows
-  const auto place = static_cast<float>(formats::exp2_exact(exponent - element.mantissa_bits));
-  const float rounded = mx_round(magnitude / place, rounding) * place;
-  return rounded > largest ? largest : rounded;
-}
-
-/// E2M1 by rounding 2y, y or y/2 to a whole number, ties to even; without an end.
-FP4SCOPE_HD constexpr float unclamped_e2m1(float magnitude) noexcept {
-  const double step = magnitude < 2 ? 0.5 : magnitude < 4 ? 1 : 2;
-  const double places = magnitude / step;
-  if (places >= 0x1p22) return magnitude;
-  const auto below = static_cast<std::int64_t>(places);
-  const double rest = places - static_cast<double>(below);
-  return static_cast<float>(static_cast<double>(below + (rest > 0.5 || (rest == 0.5 && below % 2 != 0))) * step);
-}
-
-/// Its code by fields of the bf16 number: 8 gives 0x8, which reads as -0.
-FP4SCOPE_HD constexpr std::uint8_t bf16_fields_code(float value) noexcept {
-  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, round_bf16(value)) >> 16;
-  const std::uint32_t sign = bits >> 15, exponent = bits >> 7 & 0xFF;
-  if ((bits & 0x7FFFu) == 0) return static_cast<std::uint8_t>(sign << 3);
-  const std::uint32_t mantissa = exponent == 126 ? 1 : bits >> 6 & 1;
-  return static_cast<std::uint8_t>((sign << 3 | (exponent - 126) << 1 | mantissa) & 0xF);
-}
-
-/// Rounds the y of one block to elements; what all of them share is worked out once.
+/// Rounds the y of a block; what its elements share is worked out once.
 class ElementRounder {
  public:
-  FP4SCOPE_HD constexpr ElementRounder(const Recipe& r, const formats::BlockFormat& format,
-                                       formats::Rounding rounding) noexcept
-      : recipe_(r),
-        element_(format.element),
-        grid_(make_grid(format)),
-        nearest_(formats::float_encoder(format.element, formats::Rounding::nearest_even, formats::Overflow::saturate)),
-        rounding_(rounding) {}
+  FP4SCOPE_HD constexpr ElementRounder(const Converter& c, formats::Rounding rounding, bool with_values) noexcept
+      : converter_(c),
+        encoder_(formats::float_encoder(c.element, rounding, c.overflow)),
+        rounding_(rounding),
+        with_values_(with_values) {}
 
-  /// `with_value`: whether the value is wanted too.
-  FP4SCOPE_HD constexpr RecipeElement operator()(float y, bool with_value) const noexcept {
-    if (y != y) {
-      const auto code = static_cast<std::uint8_t>(recipe_.nan_code < 0 ? 0 : recipe_.nan_code);
-      return {formats::decode_float(element_, code), code};
+  /// Where the row has no largest value, the recipe's error estimate sees the value before it is cut to a code.
+  FP4SCOPE_HD constexpr RecipeElement operator()(float y) const noexcept {
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, y), magnitude = bits & 0x7FFFFFFF;
+    const bool ordinary = converter_.deviations == no_deviation && magnitude != 0 && magnitude < 0x7F800000;
+    const std::uint32_t code = ordinary ? encoder_(bits) : convert(converter_, y, rounding_, converter_.overflow);
+    if (!with_values_) return {0, static_cast<std::uint8_t>(code)};
+    if (converter_.deviates(no_largest) && magnitude >= 0x40800000) {
+      const float value = unlimited_value(__builtin_bit_cast(float, magnitude));
+      return {y < 0 ? -value : value, static_cast<std::uint8_t>(code)};
     }
-    const bool negative = recipe_.sign == SignRule::bit           ? is_negative(y)
-                          : recipe_.sign == SignRule::not_greater ? !(y > 0)
-                                                                  : y < 0;
-    const float magnitude = y < 0 ? -y : y;
-    if (recipe_.code == CodeRule::nearest_even_unclamped && !element_.twos_complement) {
-      const float value = unclamped_e2m1(magnitude);
-      return {negative ? -value : value, bf16_fields_code(negative ? -value : value)};
-    }
-    const int index = magnitude_code(magnitude);
-    const std::uint8_t code = signed_code(element_, index, negative);
-    if (!with_value) return {0, code};
-    const float value = formats::decode_float(element_, static_cast<std::uint32_t>(index));
-    return {negative ? -value : value, code};
+    return {formats::decode_float(converter_.element, code), static_cast<std::uint8_t>(code)};
   }
 
  private:
-  FP4SCOPE_HD constexpr int magnitude_code(float magnitude) const noexcept {
-    int index = 0;
-    switch (recipe_.code) {
-      case CodeRule::nearest_down:
-        for (int k = 0; k < 7; ++k) index += magnitude > grid_.midpoint[k];
-        return index;
-      case CodeRule::by_choice:
-        return static_cast<int>(formats::encode_float(element_, mx_element(element_, magnitude, rounding_)));
-      default: return static_cast<int>(nearest_(__builtin_bit_cast(std::uint32_t, magnitude)));
-    }
-  }
-
-  const Recipe& recipe_;
-  formats::Format element_;
-  Grid grid_;
-  formats::FloatEncoder nearest_;
+  const Converter& converter_;
+  formats::FloatEncoder encoder_;
   formats::Rounding rounding_;
+  bool with_values_;
 };
 
 /// The first element of the least |q * s - x| among all codes in order (ggml's best_index).
@@ -502,10 +404,10 @@ FP4SCOPE_HD constexpr void recipe_codes(const Recipe& r, const formats::BlockFor
   // MX data steps use the power of two itself; a code 0 that means "zero block" has the value 0 there.
   const bool zero_code = r.cast == ScaleCast::up_bits && scale_code == 0;
   const DataFactor factor = data_factor(r, t, zero_code ? 0 : s, b);
-  const ElementRounder round(r, format, rounding);
+  const ElementRounder round(r.element, rounding, values != nullptr);
   for (int i = 0; i < n; ++i) {
-    const RecipeElement e = r.data == DataStep::distance ? nearest_by_distance(format, x[i], s)
-                                                         : round(data_value(factor, x[i]), values != nullptr);
+    const RecipeElement e =
+        r.data == DataStep::distance ? nearest_by_distance(format, x[i], s) : round(data_value(factor, x[i]));
     codes[i] = e.code;
     if (values) values[i] = e.value;
   }

@@ -16,6 +16,17 @@ namespace fp4scope::sim {
 
 namespace recipe_rows {
 
+/// To nearest even, saturating; the sign is that of y < 0, so that -0 is coded 0.
+inline constexpr Converter signed_by_comparison =
+    converter_rows::with(converter_rows::saturating("", formats::e2m1, ""), [](Converter& c) { c.negative_zero = 0; });
+/// The same, and NaN is coded 0.
+inline constexpr Converter nan_is_zero =
+    converter_rows::with(signed_by_comparison, [](Converter& c) { c.nan = c.negative_nan = 0; });
+/// microxcaling rounds values and writes none for a block of NaN; its codes are zeros here.
+constexpr Converter microxcaling_element(const formats::Format& element) {
+  return converter_rows::with(converter_rows::microxcaling(element), [](Converter& c) { c.nan = c.negative_nan = 0; });
+}
+
 inline constexpr Recipe rational = {
     .name = "rational",
     .format = "nvfp4",
@@ -38,7 +49,7 @@ inline constexpr Recipe te = {
     .value = BlockStep::times_scaled_fl_q,
     .value_limited = true,
     .zero_data = ZeroData::flt_max,
-    .nan_code = 7,
+    .nan_defined = true,
     .nan_amax = false,
     .decode = DecodeStep::te,
     .tiles = true,
@@ -55,8 +66,8 @@ inline constexpr Recipe te_ref = {
     .zero_tensor = ZeroTensor::flt_max,
     .value = BlockStep::times_scaled_fl_q,
     .zero_data = ZeroData::flt_max,
-    .sign = SignRule::less,
-    .nan_code = 0,
+    .element = nan_is_zero,
+    .nan_defined = true,
     .decode = DecodeStep::te,
     .tiles = true,
     .rotates = true,
@@ -73,8 +84,7 @@ inline constexpr Recipe fouroversix = {
     .value = BlockStep::over_q_times_s,
     .cast = ScaleCast::e4m3_nan,
     .zero_data = ZeroData::zeros,
-    .code = CodeRule::nearest_even_unclamped,
-    .sign = SignRule::less,
+    .element = converter_rows::fouroversix,
     .sum = SumOrder::eight_lanes,
     .decode = DecodeStep::fouroversix,
     .tiles = true,
@@ -90,8 +100,8 @@ inline constexpr Recipe modelopt_dyn = {
     .value = BlockStep::over_qd,
     .zero = {.least = 0x1p-9f, .zero_value = 1},
     .data = DataStep::divide,
-    .sign = SignRule::less,
-    .nan_code = 7,
+    .element = converter_rows::modelopt,
+    .nan_defined = true,
     .decode = DecodeStep::scale_first,
     .meaning = "Model-Optimizer, NVFP4QTensor on weights: b / (6 D), true divisions; a zero block has scale 1",
 };
@@ -105,6 +115,7 @@ inline constexpr Recipe torchao = {
     .value = BlockStep::over_q_over_d,
     .zero = {.least = 0x1p-6f},
     .data = DataStep::reciprocal_twice,
+    .element = converter_rows::torchao(formats::e2m1),
     .meaning = "torchao: scales below 2^-6 are never used; x * ((1 / D) / s); one level with --tensor-scale none",
 };
 inline constexpr Recipe compressed_tensors = {
@@ -117,7 +128,7 @@ inline constexpr Recipe compressed_tensors = {
     .value = BlockStep::over_q_times_s,
     .zero = {.zero_code = 0x20},
     .data = DataStep::divide_by_s,
-    .sign = SignRule::less,
+    .element = signed_by_comparison,
     .meaning = "compressed-tensors in binary32: x / (s / S); a scale of 0 becomes 0.125",
 };
 inline constexpr Recipe vllm_emulation = {
@@ -129,8 +140,8 @@ inline constexpr Recipe vllm_emulation = {
     .zero_tensor = ZeroTensor::one,
     .value = BlockStep::s_times_fl_q,
     .zero_data = ZeroData::zeros,
-    .sign = SignRule::less,
-    .nan_code = 7,
+    .element = signed_by_comparison,
+    .nan_defined = true,
     .meaning = "vLLM's Python emulation: S * (b * fl(1/6)); S is the caller's, here 2688 / a, 1 for a zero tensor",
 };
 inline constexpr Recipe flashinfer = {
@@ -143,7 +154,7 @@ inline constexpr Recipe flashinfer = {
     .zero_tensor = ZeroTensor::one,
     .value = BlockStep::times_scaled_fl_q,
     .zero_data = ZeroData::zero_blocks,
-    .nan_code = 7,
+    .nan_defined = true,
     .nan_amax = false,
     .meaning = "flashinfer and TensorRT-LLM in exact mode (fast math off): as te, but a zero block has codes 0",
 };
@@ -156,7 +167,7 @@ inline constexpr Recipe fpquant = {
     .value = BlockStep::over_q_times_s,
     .data = DataStep::divide,
     .zero_data = ZeroData::one,
-    .sign = SignRule::less,
+    .element = signed_by_comparison,
     .meaning = "FP-Quant on binary32 data: S = 2688 * (1 / a), x / (s * D)",
 };
 inline constexpr Recipe qwantize = {
@@ -168,8 +179,7 @@ inline constexpr Recipe qwantize = {
     .zero = {.least = 1e-12f},
     .data = DataStep::divide,
     .zero_data = ZeroData::no_zero_x,
-    .code = CodeRule::nearest_down,
-    .sign = SignRule::less,
+    .element = converter_rows::qwantize,
     .sum = SumOrder::eight_lanes,
     .meaning = "qwantize, no tensor scale: x / s, ties toward zero; a scale that underflowed to 0 gives codes +-6",
 };
@@ -189,9 +199,8 @@ inline constexpr Recipe microxcaling = {
     .value = BlockStep::amax,
     .cast = ScaleCast::floor_log2f,
     .data = DataStep::divide,
-    .code = CodeRule::by_choice,
-    .sign = SignRule::less,
-    .nan_code = 0,
+    .element = microxcaling_element(formats::e2m1),
+    .nan_defined = true,
     .decode = DecodeStep::fake,
     .meaning = "microxcaling: floor of a binary32 logarithm; half away from zero, or --rounding rtz (its floor), rne (even)",
 };
@@ -202,7 +211,7 @@ inline constexpr Recipe ggml = {
     .value = BlockStep::amax,
     .cast = ScaleCast::floor_log2f_wrapped,
     .data = DataStep::distance,
-    .nan_code = 0,
+    .nan_defined = true,
     .nan_amax = false,
     .meaning = "ggml's MXFP4 on a CPU: the first of the least |q s - x|, so ties go toward zero and -0 is never coded",
 };
@@ -254,7 +263,7 @@ inline constexpr auto modelopt_fake = [](Recipe& r) {
   r.value = BlockStep::over_q_times_s;
   r.zero = {};
   r.zero_data = ZeroData::zeros;
-  r.nan_code = -1;
+  r.nan_defined = false;
   r.meaning = "Model-Optimizer's fake quantization with IEEE divisions: S = 448 / (a / 6)";
 };
 inline constexpr auto modelopt_mx = [](Recipe& r) {
@@ -265,9 +274,8 @@ inline constexpr auto modelopt_mx = [](Recipe& r) {
   r.value = BlockStep::over_q;
   r.cast = ScaleCast::up_log2f;
   r.zero = {};
-  r.code = CodeRule::nearest_down;
-  r.sign = SignRule::not_greater;
-  r.nan_code = -1;
+  r.element = converter_rows::modelopt_mxfp4;
+  r.nan_defined = false;
   r.meaning = "Model-Optimizer's MXFP4QTensor: ties toward zero, and +0 is coded as -0";
 };
 inline constexpr auto torchao_mx = [](Recipe& r) {
@@ -293,8 +301,12 @@ inline constexpr auto ct_mx = [](Recipe& r) {
   r.meaning = "compressed-tensors' MXFP4: b rounded to nearest at two bits, so one up from significand 1.75 on";
 };
 
-constexpr Recipe mx(Recipe from, const char* format) {
+/// The same recipe on another of its formats.
+constexpr Recipe on(Recipe from, const char* format) {
   from.format = format;
+  const formats::Format element = formats::find_block_format(format)->element;
+  from.element = std::string_view(from.name) == "microxcaling" ? microxcaling_element(element)
+                                                               : converter_rows::saturating("", element, "");
   return from;
 }
 
@@ -314,7 +326,7 @@ inline constexpr Recipe all_recipes[] = {
     recipe_rows::with(recipe_rows::fouroversix, recipe_rows::fouroversix_4over6),
     recipe_rows::with(recipe_rows::fouroversix, recipe_rows::fouroversix_mx),
     recipe_rows::with(recipe_rows::with(recipe_rows::fouroversix, recipe_rows::fouroversix_mx), [](Recipe& r) { r.methods = "static4"; r.divisor = 4; }),
-    recipe_rows::with(recipe_rows::fouroversix, [](Recipe& r) { r.format = "nvint4"; r.divisor = 7; r.meaning = "amax to 7, K = 7 * 448"; }),
+    recipe_rows::with(recipe_rows::fouroversix, [](Recipe& r) { r.format = "nvint4"; r.divisor = 7; r.element = converter_rows::saturating("", formats::int4, ""); r.meaning = "amax to 7, K = 7 * 448"; }),
     recipe_rows::with(recipe_rows::fouroversix, [](Recipe& r) { r.format = "if4"; r.methods = "naive"; r.selects = "mse mae absmax"; r.candidates = Candidates::int4; r.meaning = "INT4 * fl(6/7) wins over E2M1 if its error is less"; }),
     recipe_rows::modelopt_dyn,
     recipe_rows::with(recipe_rows::modelopt_dyn, recipe_rows::modelopt_static),
@@ -337,13 +349,13 @@ inline constexpr Recipe all_recipes[] = {
     recipe_rows::with(recipe_rows::qwantize, [](Recipe& r) { r.format = "mxfp4"; r.methods = "naive floor"; r.value = BlockStep::amax; r.cast = ScaleCast::floor_shifted; r.zero = {}; r.meaning = "floor of a binary32 logarithm shifted by 125, code at least 1"; }),
     recipe_rows::with(recipe_rows::qwantize, [](Recipe& r) { r.format = "mxfp4"; r.methods = "sse"; r.value = BlockStep::amax; r.cast = ScaleCast::floor_shifted; r.zero = {}; r.candidates = Candidates::qwantize; r.meaning = "its search over UE8M0 codes 1 to 254"; }),
     recipe_rows::ocp,
-    recipe_rows::mx(recipe_rows::ocp, "mxfp6_e2m3"), recipe_rows::mx(recipe_rows::ocp, "mxfp6_e3m2"),
-    recipe_rows::mx(recipe_rows::ocp, "mxfp8_e4m3"), recipe_rows::mx(recipe_rows::ocp, "mxfp8_e5m2"),
-    recipe_rows::mx(recipe_rows::ocp, "mxint8"),     recipe_rows::mx(recipe_rows::ocp, "mxint4"),
+    recipe_rows::on(recipe_rows::ocp, "mxfp6_e2m3"), recipe_rows::on(recipe_rows::ocp, "mxfp6_e3m2"),
+    recipe_rows::on(recipe_rows::ocp, "mxfp8_e4m3"), recipe_rows::on(recipe_rows::ocp, "mxfp8_e5m2"),
+    recipe_rows::on(recipe_rows::ocp, "mxint8"),     recipe_rows::on(recipe_rows::ocp, "mxint4"),
     recipe_rows::microxcaling,
-    recipe_rows::mx(recipe_rows::microxcaling, "mxfp6_e2m3"), recipe_rows::mx(recipe_rows::microxcaling, "mxfp6_e3m2"),
-    recipe_rows::mx(recipe_rows::microxcaling, "mxfp8_e4m3"), recipe_rows::mx(recipe_rows::microxcaling, "mxfp8_e5m2"),
-    recipe_rows::mx(recipe_rows::microxcaling, "mxint8"),     recipe_rows::mx(recipe_rows::microxcaling, "mxint4"),
+    recipe_rows::on(recipe_rows::microxcaling, "mxfp6_e2m3"), recipe_rows::on(recipe_rows::microxcaling, "mxfp6_e3m2"),
+    recipe_rows::on(recipe_rows::microxcaling, "mxfp8_e4m3"), recipe_rows::on(recipe_rows::microxcaling, "mxfp8_e5m2"),
+    recipe_rows::on(recipe_rows::microxcaling, "mxint8"),     recipe_rows::on(recipe_rows::microxcaling, "mxint4"),
     recipe_rows::ggml,
     recipe_rows::with(recipe_rows::ggml, [](Recipe& r) { r.format = "nvfp4"; r.methods = "naive static6"; r.value = BlockStep::over_q; r.cast = ScaleCast::e4m3_ggml; r.meaning = "ggml's NVFP4 on a CPU, no tensor scale: its own UE4M3 rounding, 256 and above are 448"; }),
 };
