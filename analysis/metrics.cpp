@@ -118,7 +118,7 @@ double output_energy(const Matrix& weights, const Activations& x) {
 
 Metrics measure(const Matrix& original, const Quantized& q, const Activations* activations,
                 double reference_output_energy, std::vector<double>* block_sse) {
-  const search::Method& naive = *search::find_method(q.config.format->name, "naive");
+  const search::Method& naive = q.config.naive();
   if (block_sse) block_sse->assign(q.scales.size(), 0.0);
   std::vector<Metrics> rows(static_cast<std::size_t>(original.rows));
 #pragma omp parallel for schedule(static)

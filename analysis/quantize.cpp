@@ -6,27 +6,17 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "analysis/eden.hpp"
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
+#include "sim/eden.hpp"
 #include "sim/random.hpp"
 
 namespace fp4scope::analysis {
 
 const std::vector<std::string> select_names = {"mse", "mae", "absmax"};
 
-std::vector<std::string> format_names() {
-  std::vector<std::string> names;
-  for (const formats::BlockFormat& f : formats::all_block_formats) names.push_back(f.name);
-  return names;
-}
-
-std::vector<std::string> method_names(const std::string& format) {
-  std::vector<std::string> names;
-  for (const search::Method& m : search::all_methods) {
-    if (format == m.format) names.push_back(m.name);
-  }
-  return names;
-}
+std::vector<std::string> format_names() { return FormatTable().names(); }
 
 std::vector<std::string> recipe_names() {
   std::vector<std::string> names = {"exact"};
@@ -44,16 +34,16 @@ std::uint32_t name_stream(const std::string& name) {
 
 namespace {
 
-const formats::BlockFormat& parse_format(const std::string& name) {
-  const formats::BlockFormat* format = formats::find_block_format(name);
-  if (!format) throw UsageError("--format", "unknown format '" + name + "'", suggestion(name, format_names()));
+const formats::BlockFormat& parse_format(const FormatTable& table, const std::string& name) {
+  const formats::BlockFormat* format = table.find(name);
+  if (!format) throw UsageError("--format", "unknown format '" + name + "'", suggestion(name, table.names()));
   return *format;
 }
 
-const search::Method& parse_method(const std::string& format, const std::string& name) {
-  const search::Method* method = search::find_method(format, name);
+const search::Method& parse_method(const FormatTable& table, const std::string& format, const std::string& name) {
+  const search::Method* method = table.find_method(format, name);
   if (method) return *method;
-  const std::vector<std::string> names = method_names(format);
+  const std::vector<std::string> names = table.method_names(format);
   for (const search::Method& m : search::all_methods) {
     if (name == m.name) {
       throw UsageError("--scale", "'" + name + "' is not a method of " + format, "there are: " + join(names));
@@ -81,6 +71,11 @@ void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
                        "give --scale-max N, the largest block scale to aim at");
     }
     if (c.scale_max > (1 << 20)) throw UsageError("--scale-max", "must be at most 1048576");
+    // Below 1 the tensor scale of large data would leave binary32's range.
+    if (c.scale_max * c.format->element_max() < 1) {
+      throw UsageError("--scale-max", fmt::format("times {}'s largest level, {}, it is below 1", c.format->name,
+                                                  c.format->element_max()));
+    }
   } else {
     char* end = nullptr;
     c.scaling_value = std::strtof(word.c_str(), &end);
@@ -230,11 +225,12 @@ std::string QuantizeConfig::scaling_text() const {
   return fmt::format("{}", scaling_value);
 }
 
-QuantizeConfig parse_config(const QuantizeWords& words) {
+QuantizeConfig parse_config(const QuantizeWords& words, Formats formats) {
   QuantizeConfig c;
-  c.format = &parse_format(words.format.empty() ? "nvfp4" : words.format);
+  c.formats = std::move(formats);
+  c.format = &parse_format(*c.formats, words.format.empty() ? "nvfp4" : words.format);
   c.recipe = parse_recipe(words.recipe, c.format->name, words.scale.empty() ? "naive" : words.scale);
-  c.method = &parse_method(c.format->name, words.scale.empty() ? "naive" : words.scale);
+  c.method = &parse_method(*c.formats, c.format->name, words.scale.empty() ? "naive" : words.scale);
   c.tiles = words.tiles;
   c.block = words.block == 0 ? c.format->block : words.block;
   if (c.block < 2 || c.block % 2 != 0 || c.block > search::max_block) {
@@ -247,6 +243,11 @@ QuantizeConfig parse_config(const QuantizeWords& words) {
   if (c.tiles && c.method->needs_hessian()) {
     throw UsageError("--block-2d", "hessian has no square blocks", "a tile's rows share a scale but not a loss");
   }
+  if (c.method->random() && c.tiles) throw UsageError("--block-2d", "ms_eden has no square blocks");
+  if (c.method->random() && !words.rounding.empty()) {
+    throw UsageError("--rounding", "ms_eden rounds elements to nearest and scales stochastically", "leave it out");
+  }
+  if (c.method->random() && words.scale_max != 0) throw UsageError("--scale-max", "ms_eden aims at 255.99");
   parse_select(words, c);
   parse_rounding(words, c);
   const std::string nonfinite = words.nonfinite.empty() ? "refuse" : words.nonfinite;
@@ -326,7 +327,10 @@ void encode_rows(Quantized& q, const Matrix& m) {
 void quantize_exact(Quantized& q, const Matrix& m, const search::Hessians* hessians, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
   q.amax = finite_amax(m);
-  if (c.scaling == TensorScaling::amax) {
+  const bool eden = c.method->kind == search::MethodKind::eden;
+  if (c.scaling == TensorScaling::amax && eden) {
+    q.tensor_scale = sim::eden_tensor_scale(q.amax);
+  } else if (c.scaling == TensorScaling::amax) {
     q.tensor_scale = c.unbiased ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
                                 : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
   } else if (c.scaling == TensorScaling::value) {
@@ -340,6 +344,7 @@ void quantize_exact(Quantized& q, const Matrix& m, const search::Hessians* hessi
   q.count = found.count;
   if (stop && *stop) return;
   encode_rows(q, m);
+  if (eden) correct_eden_scales(q, m);
 }
 
 /// One tile of a recipe: gathered, scaled, encoded, put back.

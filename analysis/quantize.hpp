@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/format_table.hpp"
 #include "analysis/matrix.hpp"
 #include "search/recipe_search.hpp"
 #include "search/search.hpp"
@@ -29,6 +30,7 @@ enum class Nonfinite {
 struct QuantizeConfig {
   const formats::BlockFormat* format = &formats::nvfp4;
   const search::Method* method = search::find_method("nvfp4", "naive");
+  Formats formats = std::make_shared<const FormatTable>();  ///< what format and method point into
   int block = 16;
   search::Select select = search::Select::mse;
   TensorScaling scaling = TensorScaling::amax;
@@ -47,6 +49,8 @@ struct QuantizeConfig {
   std::string recipe_name() const { return recipe ? recipe->name : "exact"; }
   std::string rounding_name() const;
   int tile_rows() const { return tiles ? block : 1; }
+  /// What moved scales are counted against.
+  const search::Method& naive() const { return *formats->find_method(format->name, "naive"); }
 };
 
 /// A configuration from words, with the defaults of format and method filled in. Empty words and 0 mean the default.
@@ -59,10 +63,9 @@ struct QuantizeWords {
   std::string recipe = {}, rounding = {};
   bool tiles = false;
 };
-QuantizeConfig parse_config(const QuantizeWords& words);
+QuantizeConfig parse_config(const QuantizeWords& words, Formats formats = std::make_shared<const FormatTable>());
 
-std::vector<std::string> format_names();
-std::vector<std::string> method_names(const std::string& format);
+std::vector<std::string> format_names();  ///< the built-in ones
 std::vector<std::string> recipe_names();  ///< `exact` first
 extern const std::vector<std::string> select_names;
 

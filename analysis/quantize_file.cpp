@@ -90,12 +90,25 @@ std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
   return list;
 }
 
+/// A format of one's own, so that dequantize needs nothing but the file.
+Json to_json(const FormatDefinition& d) {
+  Json j;
+  if (d.levels.empty()) j["element"] = d.element;
+  else j["levels"] = d.levels;
+  j["scale"] = d.scale;
+  j["block"] = *d.block;
+  j["tensor_scale"] = d.tensor_scale;
+  if (d.scale_max) j["scale_max"] = *d.scale_max;
+  return j;
+}
+
 std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const io::TensorFile& file, const Job& job) {
   std::map<std::string, std::string> out = file.metadata();
   Json j;
   j["tool"] = o.tool;
   j["recipe"] = o.config.recipe_name();
   j["format"] = o.config.format->name;
+  if (const FormatDefinition* d = o.config.formats->definition(o.config.format->name)) j["definition"] = to_json(*d);
   j["block"] = o.config.block;
   j["scale"] = o.config.method->name;
   if (o.config.method->chooses()) {
@@ -104,7 +117,7 @@ std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const 
   j["tensor_scale"] = o.config.scaling_text();
   if (o.config.scaling == TensorScaling::amax) j["scale_max"] = o.config.scale_max;
   j["rounding"] = o.config.rounding_name();
-  if (o.config.rounding == formats::Rounding::stochastic) j["seed"] = o.config.seed;
+  if (o.config.rounding == formats::Rounding::stochastic || o.config.method->random()) j["seed"] = o.config.seed;
   j["block_2d"] = o.config.tiles;
   j["transpose"] = o.transform.transposed;
   j["hadamard"] = o.transform.hadamard;
@@ -290,12 +303,47 @@ Transform recorded_transform(const std::string& in, const Json& record) {
   return t;
 }
 
+/// The formats that a record knows: the built-in ones, and its own where it defines one.
+Formats recorded_formats(const std::string& in, const Json& record) {
+  if (!record.contains("definition")) return std::make_shared<const FormatTable>();
+  const Json& j = record["definition"];
+  const auto refuse = [&in](const std::string&, const std::string& what, const std::string& mend) {
+    throw Error(in, "its record's format: " + what, mend);
+  };
+  const auto broken = [&](const std::string& key) { refuse(key, "no readable '" + key + "'", "quantize it again"); };
+  if (!j.is_object()) broken("definition");
+  FormatDefinition d;
+  d.name = record["format"].get<std::string>();
+  for (const auto& [key, value] : j.items()) {
+    if (key == "levels" && value.is_array()) {
+      for (const Json& level : value) {
+        if (!level.is_number()) broken(key);
+        d.levels.push_back(level.get<double>());
+      }
+    } else if (key == "element" && value.is_string()) {
+      d.element = value.get<std::string>();
+    } else if (key == "scale" && value.is_string()) {
+      d.scale = value.get<std::string>();
+    } else if (key == "tensor_scale" && value.is_string()) {
+      d.tensor_scale = value.get<std::string>();
+    } else if (key == "block" && value.is_number_integer()) {
+      d.block = value.get<std::int64_t>();
+    } else if (key == "scale_max" && value.is_number_integer()) {
+      d.scale_max = value.get<std::int64_t>();
+    } else {
+      broken(key);
+    }
+  }
+  return std::make_shared<const FormatTable>(std::vector<FormatDefinition>{complete(d, refuse)});
+}
+
 /// Format and block as the record has them.
 QuantizeConfig recorded_config(const std::string& in, const Json& record) {
   const auto block = record["block"].get<std::int64_t>();
   if (block < 2 || block > search::max_block) throw Error(in, fmt::format("its record says a block of {}", block));
   try {
-    return parse_config({record["format"].get<std::string>(), "", "", "none", "", static_cast<int>(block), 0});
+    return parse_config({record["format"].get<std::string>(), "", "", "none", "", static_cast<int>(block), 0},
+                        recorded_formats(in, record));
   } catch (const UsageError& e) {
     throw Error(in, "its record: " + e.problem);
   }

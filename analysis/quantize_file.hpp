@@ -7,7 +7,7 @@
 //   T.amax          F32 [1] where the tensor scale comes from it
 //   T.dequantized   F32 [R, C] on request: the exact product rounded once, or in the recipe's own order of operations,
 //                   in the rotated and transposed basis
-// and the configuration as JSON in the file's metadata ("fp4scope").
+// and the configuration as JSON in the file's metadata ("fp4scope"), with the definition of a format of one's own.
 #pragma once
 
 #include <atomic>

@@ -182,10 +182,10 @@ ActivationsSpec parse_activations(Section s, std::uint64_t default_seed) {
 }
 
 /// A method belongs to at least one of the formats; which pairs make sense is the product's business.
-void check_methods(const Section& s, const GridSpec& grid) {
+void check_methods(const Section& s, const GridSpec& grid, const FormatTable& table) {
   std::vector<std::string> names;
   for (const std::string& format : grid.formats) {
-    for (const std::string& name : method_names(format)) {
+    for (const std::string& name : table.method_names(format)) {
       if (!matches_any(name, names)) names.push_back(name);
     }
   }
@@ -200,7 +200,7 @@ void check_tensor_scale(const Section& s, const std::string& word) {
   }
 }
 
-GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs) {
+GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs, const FormatTable& table) {
   GridSpec g;
   std::vector<std::string> input_names;
   for (const InputSpec& in : inputs) input_names.push_back(in.name);
@@ -208,7 +208,7 @@ GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs) {
   for (const std::string& name : g.inputs) s.choose("inputs", name, input_names);
   g.formats = s.list<std::string>("formats", {"nvfp4"});
   for (const std::string& name : g.formats) {
-    if (name != "nvfp4" || s.has("formats")) s.choose("formats", name, format_names());
+    if (name != "nvfp4" || s.has("formats")) s.choose("formats", name, table.names());
   }
   for (const std::int64_t block : s.list<std::int64_t>("blocks", {})) {
     if (block < 2 || block % 2 != 0 || block > search::max_block) {
@@ -217,7 +217,7 @@ GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs) {
     g.blocks.push_back(static_cast<int>(block));
   }
   g.methods = s.list<std::string>("methods", {"naive"});
-  check_methods(s, g);
+  check_methods(s, g, table);
   g.selects = s.list<std::string>("select", {"mse"});
   for (const std::string& name : g.selects) {
     if (name != "mse") s.choose("select", name, select_names);
@@ -249,7 +249,8 @@ SweepConfig parse_sweep(const std::string& text, const std::string& where) {
   const std::vector<Section> activations = s.sections("activations");
   if (activations.size() > 1) s.fail("activations", "more than one [activations]");
   if (!activations.empty()) c.activations = parse_activations(activations.front(), c.seed);
-  for (Section& section : s.sections("quantize")) c.grids.push_back(parse_grid(section, c.inputs));
+  if (s.has("format")) c.formats = parse_formats(text, where);
+  for (Section& section : s.sections("quantize")) c.grids.push_back(parse_grid(section, c.inputs, *c.formats));
   s.finish();
   if (c.inputs.empty()) throw UsageError(where, "no [[input]]", "name a file or a distribution");
   if (c.grids.empty()) throw UsageError(where, "no [[quantize]]", "name formats and methods");
@@ -301,6 +302,14 @@ toml::table to_toml(const GridSpec& g) {
   return t;
 }
 
+toml::table to_toml(const FormatDefinition& d) {
+  toml::table t{{"scale", d.scale}, {"block", *d.block}, {"tensor_scale", d.tensor_scale}};
+  if (d.levels.empty()) t.insert("element", d.element);
+  else t.insert("levels", to_array(d.levels));
+  if (d.scale_max) t.insert("scale_max", *d.scale_max);
+  return t;
+}
+
 }  // namespace
 
 std::string canonical_toml(const SweepConfig& c) {
@@ -309,6 +318,11 @@ std::string canonical_toml(const SweepConfig& c) {
   for (const InputSpec& in : c.inputs) inputs.push_back(to_toml(in));
   for (const GridSpec& g : c.grids) grids.push_back(to_toml(g));
   root.insert("input", inputs);
+  toml::table definitions;
+  for (const std::string& name : c.formats->names()) {
+    if (const FormatDefinition* d = c.formats->definition(name)) definitions.insert(name, to_toml(*d));
+  }
+  if (!definitions.empty()) root.insert("format", definitions);
   if (c.activations.kind != ActivationsSpec::Kind::none) root.insert("activations", to_toml(c.activations));
   root.insert("quantize", grids);
   std::ostringstream out;

@@ -1,10 +1,12 @@
-// A sweep as a TOML file: inputs x formats x blocks x methods. app/default_sweep.toml shows every key.
+// A sweep as a TOML file: inputs x formats x blocks x methods, and formats of one's own. app/default_sweep.toml shows
+// every key.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "analysis/distributions.hpp"
+#include "analysis/format_table.hpp"
 
 namespace fp4scope::analysis {
 
@@ -42,6 +44,7 @@ struct SweepConfig {
   std::string nonfinite = "refuse";
   std::vector<InputSpec> inputs;
   ActivationsSpec activations;
+  Formats formats = std::make_shared<const FormatTable>();  ///< the built-in ones and [format.NAME]
   std::vector<GridSpec> grids;
   std::string folder;  ///< relative file names start here: the folder of the TOML file; not part of the configuration
 };

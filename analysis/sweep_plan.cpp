@@ -66,9 +66,10 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
                                          std::set<std::string>& skipped) {
   std::vector<QuantizeConfig> configs;
   for (const std::string& format : grid.formats) {
+    const formats::BlockFormat& row = *config.formats->find(format);
     for (const int block : axis(grid.blocks, 0)) {
       for (const std::string& method : grid.methods) {
-        const search::Method* found = search::find_method(format, method);
+        const search::Method* found = config.formats->find_method(format, method);
         if (!found) {
           skipped.insert(format + " has no method " + method + ", skipped");
           continue;
@@ -80,16 +81,15 @@ std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSp
         for (const std::string& select : grid.selects) {
           if (!found->chooses() && select != grid.selects.front()) continue;
           for (const std::string& scaling : axis(grid.tensor_scales, std::string())) {
-            const bool impossible = scaling == "amax" && !found->scale_max && !grid.scale_max &&
-                                    !formats::find_block_format(format)->scale_max;
+            const bool impossible = scaling == "amax" && !found->scale_max && !grid.scale_max && !row.scale_max;
             if (impossible) {
               skipped.insert(format + " with tensor_scale amax skipped, it has no default scale_max");
               continue;
             }
-            const bool from_amax =
-                scaling == "amax" || (scaling.empty() && formats::find_block_format(format)->tensor_scaled);
+            const bool from_amax = scaling == "amax" || (scaling.empty() && row.tensor_scaled);
             configs.push_back(parse_config({format, method, found->chooses() ? select : "", scaling, config.nonfinite,
-                                            block, from_amax ? grid.scale_max : 0}));
+                                            block, from_amax ? grid.scale_max : 0},
+                                           config.formats));
           }
         }
       }
@@ -138,7 +138,8 @@ Plan make_plan(const SweepConfig& config) {
 double cost(const Work& work, const PlannedTensor& tensor, std::int64_t tokens) {
   double each = 15;
   switch (work.config.method->kind) {
-    case search::MethodKind::rule: break;
+    case search::MethodKind::rule:
+    case search::MethodKind::eden: break;
     case search::MethodKind::four_over_six:
     case search::MethodKind::select_element: each += 25; break;
     case search::MethodKind::sse: each += 60; break;

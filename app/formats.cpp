@@ -1,4 +1,4 @@
-// fp4scope formats [NAME]: the formats, or one format's every code and value.
+// fp4scope formats [NAME]: the formats, those of a TOML file too, or one format's every code and value.
 #include <fmt/format.h>
 
 #include <memory>
@@ -48,25 +48,36 @@ Json to_json(const Format& f) {
           {"source", f.source}};
 }
 
-Json to_json(const formats::BlockFormat& f) {
-  return {{"name", f.name},
-          {"element", f.element.name},
-          {"scale", f.scale.name},
-          {"block", f.block},
-          {"tensor_scale", f.tensor_scaled ? "amax" : "none"},
-          {"scale_max", f.scale_max},
-          {"methods", analysis::method_names(f.name)}};
+Json to_json(const formats::BlockFormat& f, const analysis::FormatTable& table) {
+  Json j = {{"name", f.name},
+            {"element", f.element.name},
+            {"scale", f.scale.name},
+            {"block", f.block},
+            {"tensor_scale", f.tensor_scaled ? "amax" : "none"},
+            {"scale_max", f.scale_max},
+            {"methods", table.method_names(f.name)}};
+  if (f.levels.count > 0) j["levels"] = std::vector<double>(f.levels.value, f.levels.value + f.levels.count);
+  return j;
+}
+
+/// The codes that a format with levels of its own gives out, and -0.
+std::vector<std::uint32_t> level_codes(const formats::BlockFormat& f) {
+  std::vector<std::uint32_t> codes;
+  for (const std::uint32_t sign : {0u, f.element.sign_bit()}) {
+    for (int k = 0; k < f.levels.count; ++k) codes.push_back(sign | static_cast<std::uint32_t>(k));
+  }
+  return codes;
 }
 
 std::string tensor_scale_text(const formats::BlockFormat& f) {
   return f.tensor_scaled ? fmt::format("amax / ({} * {})", f.element_max(), f.scale_max) : "none";
 }
 
-void print_all(bool json) {
+void print_all(const analysis::FormatTable& table, bool json) {
   if (json) {
     Json j;
     for (const Format& f : formats::all_formats) j["elements"].push_back(to_json(f));
-    for (const formats::BlockFormat& f : formats::all_block_formats) j["block_formats"].push_back(to_json(f));
+    for (const std::string& name : table.names()) j["block_formats"].push_back(to_json(*table.find(name), table));
     fmt::print("{}\n", j.dump(2));
     return;
   }
@@ -78,28 +89,41 @@ void print_all(bool json) {
   }
   fmt::print("{}", text_table({"format", "bits", "exp/man/bias", "smallest", "largest", "specials", "source"}, rows));
   rows.clear();
-  for (const formats::BlockFormat& f : formats::all_block_formats) {
+  for (const std::string& name : table.names()) {
+    const formats::BlockFormat& f = *table.find(name);
     rows.push_back({f.name, f.element.name, f.scale.name, fmt::format("{}", f.block), tensor_scale_text(f),
-                    analysis::join(analysis::method_names(f.name))});
+                    analysis::join(table.method_names(name))});
   }
   fmt::print("\n{}", text_table({"block format", "element", "scale", "block", "tensor scale", "methods"}, rows));
 }
 
-/// A block format: what it is made of, and what its methods do.
-void print_methods(const formats::BlockFormat& f, bool json) {
-  if (json) return fmt::print("{}\n", to_json(f).dump(2));
-  fmt::print("{}: {} elements, a {} scale for every {}, tensor scale {}\n", f.name, f.element.name, f.scale.name,
-             f.block, tensor_scale_text(f));
-  std::vector<std::vector<std::string>> rows;
-  for (const search::Method& m : search::all_methods) {
-    if (f.name == std::string(m.format)) rows.push_back({m.name, m.meaning});
+/// A block format: what it is made of, what its methods do, and its codes where they are levels of its own.
+void print_methods(const formats::BlockFormat& f, const analysis::FormatTable& table, bool json) {
+  if (json) {
+    Json j = to_json(f, table);
+    for (const std::uint32_t code : level_codes(f)) {
+      j["codes"].push_back({{"code", code}, {"value", formats::element_value(f, code)}});
+    }
+    return fmt::print("{}\n", j.dump(2));
   }
+  const std::string elements = f.levels.count > 0 ? "levels of its own" : std::string(f.element.name) + " elements";
+  fmt::print("{}: {}, a {} scale for every {}, tensor scale {}\n", f.name, elements, f.scale.name, f.block,
+             tensor_scale_text(f));
+  std::vector<std::vector<std::string>> rows;
+  for (const search::Method* m : table.methods(f.name)) rows.push_back({m->name, m->meaning});
   fmt::print("{}", text_table({"method", "block scale"}, rows));
+  if (f.levels.count == 0) return;
+  rows.clear();
+  for (const std::uint32_t code : level_codes(f)) {
+    rows.push_back(
+        {fmt::format("0x{:x}", code), fmt::format("{:04b}", code), fmt::format("{}", formats::element_value(f, code))});
+  }
+  fmt::print("\n{}", text_table({"code", "bits", "value"}, rows));
 }
 
-[[noreturn]] void refuse(const std::string& name) {
+[[noreturn]] void refuse(const analysis::FormatTable& table, const std::string& name) {
   std::vector<std::string> names = analysis::element_names();
-  for (const std::string& f : analysis::format_names()) names.push_back(f);
+  for (const std::string& f : table.names()) names.push_back(f);
   throw UsageError("formats", "unknown format '" + name + "'", analysis::suggestion(name, names));
 }
 
@@ -133,14 +157,16 @@ void print_codes(const Format& f, bool json) {
 
 void add_formats(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("formats", "the formats, or one format's every code and value");
-  auto name = std::make_shared<std::string>();
+  auto name = std::make_shared<std::string>(), file = std::make_shared<std::string>();
   command->add_option("NAME", *name, "a number format (its codes) or a block format (its methods)")->type_name("");
-  command->callback([name, &context] {
-    if (name->empty()) return print_all(context.common.json);
-    if (const formats::BlockFormat* f = formats::find_block_format(*name))
-      return print_methods(*f, context.common.json);
+  command->add_option("--formats", *file, "your own: [format.NAME] levels = [...], scale = \"...\", block = N")
+      ->type_name("TOML");
+  command->callback([name, file, &context] {
+    const analysis::Formats table = analysis::load_formats(*file);
+    if (name->empty()) return print_all(*table, context.common.json);
+    if (const formats::BlockFormat* f = table->find(*name)) return print_methods(*f, *table, context.common.json);
     const Format* f = formats::find_format(*name);
-    if (!f) refuse(*name);
+    if (!f) refuse(*table, *name);
     print_codes(*f, context.common.json);
   });
 }

@@ -17,7 +17,7 @@ namespace {
 struct Words {
   analysis::QuantizeWords config;
   analysis::QuantizeFileOptions options;
-  std::string pad = "zero";
+  std::string formats, pad = "zero";
   std::optional<std::uint64_t> seed, hadamard_seed;
   bool transposed = false, hadamard = false;
   int hadamard_size = 0;
@@ -57,8 +57,8 @@ int run(Words& words, bool json) {
   analysis::QuantizeFileOptions& o = words.options;
   if (o.fake_quant && o.dequantized)
     throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
-  o.config = analysis::parse_config(words.config);
-  if (words.seed && o.config.rounding != formats::Rounding::stochastic) {
+  o.config = analysis::parse_config(words.config, analysis::load_formats(words.formats));
+  if (words.seed && o.config.rounding != formats::Rounding::stochastic && !o.config.method->random()) {
     throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
   }
   o.config.seed = words.seed.value_or(1);
@@ -88,9 +88,13 @@ void add_quantize(CLI::App& app, Context& context) {
   analysis::QuantizeFileOptions& o = words->options;
   command->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5")->required()->type_name("");
   command->add_option("-o,--output", o.out, "a safetensors file")->required()->type_name("OUT");
-  command->add_option("--format", words->config.format, analysis::join(analysis::format_names(), " "))
+  command
+      ->add_option("--format", words->config.format,
+                   analysis::join(analysis::format_names(), " ") + ", or one of --formats")
       ->required()
       ->type_name("F");
+  command->add_option("--formats", words->formats, "your own: [format.NAME] levels = [...], scale = \"...\", block = N")
+      ->type_name("TOML");
   command->add_option("--block", words->config.block, "elements that share a scale (default: the format's)")
       ->type_name("N");
   command->add_option("--scale", words->config.scale, "the method: see fp4scope formats (default naive)")

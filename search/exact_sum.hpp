@@ -2,7 +2,7 @@
 //
 // For the rare comparison that a floating-point filter cannot decide. Terms lie between 2^-420 and 2^400 in
 // magnitude: products T * v^2 * Q and v * q * x of a tensor scale (2^-149 .. 2^128), block scales (2^-127 .. 2^127),
-// elements (0.5 .. 7) and binary32 data (2^-149 .. 2^128).
+// levels (2^-8 .. 2^8) and binary32 data (2^-149 .. 2^128): from 2^(-149 - 254 - 16) to 2^(128 + 254 + 16).
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "search/if4.hpp"
+#include "sim/eden.hpp"
 #include "sim/scale.hpp"
 
 namespace fp4scope::search {
@@ -14,6 +15,7 @@ enum class MethodKind : std::uint8_t {
   sse,             ///< the best of all, pruned
   exhaustive,      ///< the best of all, one by one: the yardstick
   hessian,         ///< the best of all under r^T H r
+  eden,           ///< the rule of sim/eden.hpp; the scales are corrected once the elements are known
   select_element,  ///< the rule, then the better of two element types
 };
 
@@ -28,6 +30,7 @@ struct Method {
   constexpr bool chooses() const noexcept {  ///< --select decides
     return kind == MethodKind::four_over_six || kind == MethodKind::select_element;
   }
+  constexpr bool random() const noexcept { return kind == MethodKind::eden; }  ///< --seed decides
   constexpr bool needs_hessian() const noexcept { return kind == MethodKind::hessian; }
 };
 
@@ -40,6 +43,7 @@ inline constexpr Method all_methods[] = {
     {"nvfp4",  "sse",        MethodKind::sse,           sim::six_rule,   0,   "least squared error over all codes"},
     {"nvfp4",  "exhaustive", MethodKind::exhaustive,    sim::six_rule,   0,   "the same as sse, one code after the other"},
     {"nvfp4",  "hessian",    MethodKind::hessian,       sim::six_rule,   0,   "least r^T H r over all codes"},
+    {"nvfp4",  "ms_eden",    MethodKind::eden,          sim::eden_rule,  0,   "MS-EDEN: nearest elements, scales corrected and rounded stochastically"},
     {"mxfp4",  "naive",      MethodKind::rule,          sim::floor_rule, 0,   "the same as floor"},
     {"mxfp4",  "floor",      MethodKind::rule,          sim::floor_rule, 0,   "2^(floor(log2 amax) - 2), OCP MX v1.0"},
     {"mxfp4",  "ceil",       MethodKind::rule,          sim::ceil_rule,  0,   "2^ceil(log2(amax / 4))"},

@@ -35,6 +35,10 @@ int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block
   if (!std::isfinite(block.amax)) return nan_code;  // amax orders bit patterns, so Inf and NaN come out on top
   switch (task.method->kind) {
     case MethodKind::rule: return sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
+    case MethodKind::eden: {
+      const int code = sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
+      return code == 0 && block.amax > 0 ? space.first_code : code;
+    }
     case MethodKind::four_over_six: {
       const FourOverSix chosen = four_over_six(space, block, task.select, &scratch.count, task.unbiased);
       scratch.chose_second += chosen.chose_four;

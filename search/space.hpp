@@ -110,5 +110,7 @@ constexpr bool halves_are_halves(const formats::Format& f) {
 }  // namespace detail
 static_assert(detail::halves_are_halves(formats::e4m3) && detail::halves_are_halves(formats::ue8m0));
 static_assert(detail::halves_are_halves(formats::ue5m3) && detail::halves_are_halves(formats::ue4m4));
+static_assert(detail::halves_are_halves(formats::ue4m3) && detail::halves_are_halves(formats::e4m3_ieee));
+static_assert(detail::halves_are_halves(formats::e3m4) && detail::halves_are_halves(formats::e5m2));
 
 }  // namespace fp4scope::search

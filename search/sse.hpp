@@ -21,8 +21,8 @@ struct SearchCount {
   std::int64_t exact = 0;
 };
 
-/// What the squared error at one code needs. `x` is X rounded at each of n additions (its terms, 24 + 3 bits, are
-/// exact), `q` is Q exactly: squares of levels have at most 16 bits and there are at most 1024.
+/// What the squared error at one code needs. `x` is X rounded at each of n additions (its terms, 27 + 8 bits, are
+/// exact), `q` is Q exactly: levels have at most 8 bits, their squares 16, and there are at most 1024.
 struct Sums {
   double x = 0;
   double q = 0;
@@ -46,7 +46,7 @@ FP4SCOPE_HD constexpr Sums sums_at(const SearchSpace& space, const Block& block,
 FP4SCOPE_HD constexpr double sum_error(int n) noexcept { return (n + 8) * 0x1p-52; }
 
 /// Adds +-(T v^2 Q - 2 v X) to the sum, term by term; every term is an exact double: T v^2 q^2 has at most
-/// 24 + 10 + 16 = 50 bits, v q x at most 5 + 8 + 27.
+/// 24 + 10 + 16 = 50 bits, v q x at most 5 + 8 + 27 (block scales have 5, levels of one's own 8, IF4's 7 |x| 27).
 FP4SCOPE_HD constexpr void add_sse_terms(ExactSum& sum, const SearchSpace& space, const Block& block, int code,
                                          double sign) noexcept {
   const double step = space.step(code);
@@ -127,6 +127,7 @@ FP4SCOPE_HD constexpr double sse_upper_bound(const SearchSpace& space, const Blo
 ///   code wins the tie: v is never the answer. The condition is monotone in v, and from first_always_halved on every
 ///   code has its half, so there the search ends. Odd codes below have no half and are always looked at: without a
 ///   tensor scale they are often the optimum ({13 * 2^-10, 0, ...} has its at +12 codes above naive, with SSE 0).
+///   A grid that does not nest has dominance 0, which no amax is below: then every code above is looked at.
 FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
                                    SearchCount* count = nullptr) noexcept {
   if (block.amax == 0) return 0;
@@ -140,7 +141,7 @@ FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
   for (int code = start + 1; code <= space.last_code; ++code) {
     const int half = half_code(space.scale, code);
     if (half >= 0 &&
-        space.factor * block.amax <= space.dominance * space.step(half)) {  // exact: 27 bits against 6 + 5 + 24
+        space.factor * block.amax <= space.dominance * space.step(half)) {  // exact: 27 bits against 10 + 5 + 24
       if (code >= first_always_halved(space.scale)) break;
       continue;
     }

@@ -67,7 +67,7 @@ FP4SCOPE_HD constexpr void quantize_wide_block(const formats::Format& element, c
   }
 }
 
-/// The value of a code in real numbers: at most 3 + 5 + 24 bits, exact in binary64. Its conversion to float is the one
+/// The value of a code in real numbers: at most 8 + 5 + 24 bits, exact in binary64. Its conversion to float is the one
 /// rounding of a dequantized tensor.
 FP4SCOPE_HD constexpr double dequantize(const formats::Format& element, std::uint8_t code, double step) noexcept {
   return formats::decode_double(element, code) * step;

@@ -2,8 +2,8 @@
 //
 //   nearest(|x|, step) = argmin_q | |x| - q * step |,   step = tensor_scale * block_scale, a tie to the even code
 //
-// |x| is compared with midpoint * step. Bit budget: midpoint 4 bits (E2M1 3) * block scale 4 (UE5M3, UE4M4: 5) *
-// tensor scale 24 = 33 at most of binary64's 53, so the product is exact, the comparison is exact, and no flag,
+// |x| is compared with midpoint * step. Bit budget: midpoint 9 bits (of the built-in grids 4) * block scale 5
+// * tensor scale 24 = 38 at most of binary64's 53, so the product is exact, the comparison is exact, and no flag,
 // contraction or device can change it.
 #pragma once
 

@@ -346,13 +346,13 @@ struct RecipeElement {
   std::uint8_t code;
 };
 
-/// Rounds the y of a block; what its elements share is worked out once.
+/// Rounds the y of a block; what its elements share is worked out once. A row without that rounding takes its own.
 class ElementRounder {
  public:
   FP4SCOPE_HD constexpr ElementRounder(const Converter& c, formats::Rounding rounding, bool with_values) noexcept
       : converter_(c),
-        encoder_(formats::float_encoder(c.element, rounding, c.overflow)),
-        rounding_(rounding),
+        rounding_(c.offers(rounding) ? rounding : c.rounding),
+        encoder_(formats::float_encoder(c.element, rounding_, c.overflow)),
         with_values_(with_values) {}
 
   /// Where the row has no largest value, the recipe's error estimate sees the value before it is cut to a code.
@@ -370,8 +370,8 @@ class ElementRounder {
 
  private:
   const Converter& converter_;
-  formats::FloatEncoder encoder_;
   formats::Rounding rounding_;
+  formats::FloatEncoder encoder_;
   bool with_values_;
 };
 

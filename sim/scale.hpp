@@ -4,9 +4,10 @@
 //   scale code   = round(block_amax / (divisor * tensor_scale)) in the scale's format
 //
 // Why one binary64 division is enough for the code: the boundaries between codes are dyadics m of at most 6 bits, and
-// numerator * block_amax (29 bits) and m * divisor * tensor_scale (at most 6 + 7 + 24 = 37 bits) are either equal or
-// differ by more than 2^-37 of themselves. Division rounds by at most 2^-53 and is monotone, so the rounded quotient
-// lies on the same side of m as the real one, and equals m only when the real one does.
+// numerator * block_amax (29 bits) and m * divisor * tensor_scale (at most 6 + 8 + 24 = 38 bits: the largest level of a
+// grid of one's own has 8, built-in divisors up to 7) are either equal or differ by more than 2^-38 of themselves.
+// Division rounds by at most 2^-53 and is monotone, so the rounded quotient lies on the same side of m as the real one,
+// and equals m only when the real one does.
 #pragma once
 
 #include "formats/block_format.hpp"
@@ -38,9 +39,10 @@ FP4SCOPE_HD constexpr ScaleRule unbiased(ScaleRule rule) noexcept {
 }
 
 /// The multiplier on decode, numerator * amax / (element_max * scale_max). 1 for amax = 0; at least the smallest
-/// binary32, so that no division by zero follows. The denominator has at most 24 bits, the numerator's product at most
-/// 29: their binary64 quotient is so far from every binary32 midpoint that is not it (2^-49 of itself) that the second
-/// rounding is harmless, and the result is RNE32 of the real quotient.
+/// binary32, so that no division by zero follows. The denominator d has at most 8 + 20 bits, the numerator's product n
+/// at most 29, a binary32 midpoint m 25. Where n is not m d, both below 2^53 in units of the finer's last place, they
+/// differ by more than 2^-53 of themselves. So does their quotient from m, which no rounding of binary64 then brings to
+/// m: the second rounding is harmless, and the result is RNE32 of the real quotient.
 FP4SCOPE_HD constexpr float tensor_scale(float amax, double element_max, double scale_max,
                                          double numerator = 1) noexcept {
   if (amax == 0) return 1;

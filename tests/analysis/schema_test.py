@@ -145,6 +145,9 @@ class Checker:
                 self.in_range(where, [as_text(value) if kind == "text" else value.item()], spec["values"])
 
     def in_range(self, where, values, cell):
+        if "defined" in cell.split(" or "):
+            configuration = as_text(self.file.attrs.get("configuration", ""))
+            cell = cell.replace("defined", " or ".join(re.findall(r"(?m)^\s*\[format\.(\w+)\]", configuration)) or "no other")
         bad = first_outside(values, cell)
         if bad is not None:
             self.fail(where, f"value {values[bad]!r} at index {bad} is outside: {cell}")
