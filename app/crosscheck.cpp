@@ -1,4 +1,5 @@
-// fp4scope crosscheck --recipes [IN]: how many scales, codes and values any two recipes differ in, and why.
+// fp4scope crosscheck --recipes [IN]: how many scales, codes and values any two recipes differ in, and why; for an
+// element, how many of all floats any two converters code differently.
 #include "analysis/crosscheck.hpp"
 
 #include <fmt/format.h>
@@ -6,6 +7,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "analysis/crosscheck_converters.hpp"
+#include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "analysis/tensors.hpp"
 #include "app/app.hpp"
@@ -74,9 +77,8 @@ void print_text(const std::vector<PairCount>& pairs, bool brief) {
   }
 }
 
-void print_json(const std::vector<PairCount>& pairs) {
+void print_json(const io::Table& table) {
   Json j;
-  const io::Table table = analysis::crosscheck_table(pairs);
   for (const std::vector<io::Cell>& row : table.rows) {
     Json cells;
     for (std::size_t i = 0; i < row.size(); ++i) {
@@ -87,8 +89,7 @@ void print_json(const std::vector<PairCount>& pairs) {
   fmt::print("{}\n", j.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
-void write(const Words& words, const std::vector<PairCount>& pairs) {
-  const io::Table table = analysis::crosscheck_table(pairs);
+void write(const Words& words, const io::Table& table, const std::string& inputs) {
   std::vector<io::Record> records;
   for (const std::vector<io::Cell>& row : table.rows) records.push_back({row, {}});
   const io::Attributes attributes = {{"schema_version", std::int64_t{1}},
@@ -97,15 +98,47 @@ void write(const Words& words, const std::vector<PairCount>& pairs) {
                                      {"git_commit", git_commit()},
                                      {"kind", std::string("crosscheck recipes")},
                                      {"format", words.options.format},
-                                     {"inputs", words.in.empty() ? std::string("default") : words.in}};
+                                     {"inputs", inputs}};
   io::write_results(words.out, attributes, table.columns, records);
+}
+
+/// Element converters on all floats.
+int run_converters(const Words& words, bool json) {
+  if (!words.in.empty())
+    throw UsageError("crosscheck", "an element's converters are compared on all floats", "leave IN out");
+  if (!words.options.only.empty()) throw UsageError("--recipe", "has no effect on an element's converters");
+  catch_signals();
+  std::vector<analysis::ConverterPair> pairs;
+  {
+    Progress progress;
+    pairs = analysis::crosscheck_converters(
+        words.options.format, [&](double done) { progress(done, words.options.format); }, &stop_flag());
+  }
+  if (stop_flag()) return interrupted();
+  const io::Table table = analysis::converters_table(pairs);
+  if (!words.out.empty()) write(words, table, "all binary32 patterns");
+  if (json) {
+    print_json(table);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const analysis::ConverterPair& p : pairs) {
+    rows.push_back({p.first, p.second, fmt::format("{}", p.finite), fmt::format("{}", p.zero),
+                    fmt::format("{}", p.infinite), fmt::format("{}", p.nan), analysis::example_text(p)});
+  }
+  fmt::print("{}: codes that differ, of 2^32 binary32 patterns, each recipe by its defaults\n{}", words.options.format,
+             text_table({"recipe", "and", "finite", "zeros", "Inf", "NaN", "first finite"}, rows));
+  return 0;
 }
 
 int run(Words& words, bool json) {
   if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes");
+  if (formats::find_format(words.options.format)) return run_converters(words, json);
   if (!formats::find_block_format(words.options.format)) {
+    std::vector<std::string> names = analysis::format_names();
+    for (const std::string& element : analysis::element_names()) names.push_back(element);
     throw UsageError("--format", "unknown format '" + words.options.format + "'",
-                     analysis::suggestion(words.options.format, analysis::format_names()));
+                     analysis::suggestion(words.options.format, names));
   }
   const std::vector<analysis::CrosscheckInput> inputs =
       words.in.empty() ? analysis::default_crosscheck_inputs() : file_inputs(words);
@@ -118,8 +151,9 @@ int run(Words& words, bool json) {
     pairs = analysis::crosscheck_recipes(words.options, inputs);
   }
   if (stop_flag()) return interrupted();
-  if (!words.out.empty()) write(words, pairs);
-  if (json) print_json(pairs);
+  const io::Table table = analysis::crosscheck_table(pairs);
+  if (!words.out.empty()) write(words, table, words.in.empty() ? "default" : words.in);
+  if (json) print_json(table);
   else print_text(pairs, words.brief);
   return 0;
 }
@@ -133,7 +167,10 @@ void add_crosscheck(CLI::App& app, Context& context) {
   command->add_option("IN", words->in, "safetensors, .npy or .h5 (default: 200 normal tensors as bf16 and as f32)")
       ->type_name("");
   command->add_option("-o,--output", words->out, "the counts and examples as a results file")->type_name("OUT.h5");
-  command->add_option("--format", words->options.format, "whose recipes")->capture_default_str()->type_name("F");
+  command
+      ->add_option("--format", words->options.format, "whose recipes; an element's name: its converters, on all floats")
+      ->capture_default_str()
+      ->type_name("F");
   command->add_option("--recipe", words->options.only, "only these (default: all)")
       ->allow_extra_args(false)
       ->type_name("R");

@@ -1,4 +1,4 @@
-"""page.py NAME FILE.h5: the Markdown page of a committed report, on standard output. Every number comes from FILE.h5.
+"""page.py NAME FILE.h5...: the Markdown page of a committed report, on standard output. Every number comes from FILE.h5.
 
 `page.py published FILE.h5 --check` prints nothing and exits 1 if a number leaves its tolerance: a test.
 """
@@ -161,6 +161,8 @@ on the significands of the 200 tensor maxima: the standard error is over tensors
 Values are exact products: recipes whose codes agree still differ in them where the tensor scale is rounded otherwise
 (1 / (2688 / a) against a / 2688).
 
+[converters.md](converters.md) compares the libraries' conversions of single numbers, on all floats.
+
 ## Blocks that differ, of {bf16[0]["blocks"]}, bf16
 
 {markdown(["", *names], pairs)}
@@ -172,9 +174,29 @@ Values are exact products: recipes whose codes agree still differ in them where 
     return page, ok
 
 
+def converters(rows):
+    """Element converters against each other, on all floats."""
+    sections = []
+    for element in dict.fromkeys(r["element"] for r in rows):
+        table = [[r["first"], r["second"], r["finite_differ"], r["zero_differ"], r["infinite_differ"], r["nan_differ"],
+                  r["example"]] for r in rows if r["element"] == element]
+        sections.append(f"## {element}\n\n" + markdown(["recipe", "and", "finite", "zeros", "Inf", "NaN", "first finite"], table))
+    page = f"""# One number at a time: element converters on all 2^32 floats
+
+`fp4scope crosscheck --recipes --format e2m1 -o e2m1.h5`, and so on: how many binary32 patterns two libraries code
+differently, each by its defaults. The numbers below are read from the results. `fp4scope encode --recipe R` gives each
+one's codes; sim/converter.hpp says what each does and where its bugs are. ml_dtypes does not saturate; `cuda` and `cutlass`
+round UE8M0 up; microxcaling rounds half away from zero.
+
+{(chr(10) * 2).join(sections)}
+"""
+    return page, True
+
+
 def main(arguments):
-    name, path = arguments[:2]
-    page, ok = {"published": published, "silero": silero, "recipes": recipes}[name](read_rows(path))
+    name = arguments[0]
+    rows = [row for path in arguments[1:] if path != "--check" for row in read_rows(path)]
+    page, ok = {"published": published, "silero": silero, "recipes": recipes, "converters": converters}[name](rows)
     if "--check" not in arguments:
         print(page, end="")
         return 0

@@ -19,3 +19,9 @@ done
 mkdir -p recipes
 "$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
 ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py recipes "$work/recipes.h5" > recipes/README.md
+
+for element in e2m1 e4m3 e5m2 ue4m3 ue8m0; do
+  "$program" crosscheck --recipes --format $element -o "$work/$element.h5" >/dev/null
+done
+${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py converters "$work/e2m1.h5" "$work/e4m3.h5" "$work/e5m2.h5" "$work/ue4m3.h5" \
+  "$work/ue8m0.h5" > recipes/converters.md

@@ -1,10 +1,10 @@
 // MS-EDEN: elements to nearest, and what that loses in length is made up in the block scales, which are rounded
 // stochastically (arXiv 2601.22813; Vargaftik et al., EDEN, ICML 2022). After a random rotation E[dequantized] = x.
 //
-//   T    = RNE32(amax / (255.99 * Q)),  Q = 6 / o,  o = 17/16 * 0.93   so that no scale overflows when it is corrected
+//   T    = amax / (255.99 * Q) in binary64, rounded to binary32,  Q = 6 / o,  o = 17/16 * 0.93
 //   s    = RNE(block amax / (Q T)),  at least the least positive code for a block that isn't zero
 //   c    = sum x^2 / sum x v over a group of 128 columns, v the nearest values at s
-//   code = stochastic rounding of s c
+//   code = stochastic rounding of s c; 255.99 leaves room, so that no corrected scale overflows
 //
 // Recipe `exact` arithmetic: s and the elements are decided in real numbers, the two sums and c are binary64 in order.
 // The published kernels use approximate divisions, so their bits are not reproduced. Ties here go to even, there away

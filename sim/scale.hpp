@@ -31,6 +31,12 @@ inline constexpr ScaleRule even_rule = {3.5, formats::Rounding::toward_zero};  /
 inline constexpr ScaleRule rceil_rule = {6, formats::Rounding::up};            // up from above 1.5: ceil(log2(amax/6))
 inline constexpr ScaleRule ceil_rule = {4, formats::Rounding::up};             // up from above 1: ceil(log2(amax/4))
 
+/// floor_rule for elements whose largest binade begins at `binade`: 2^(floor(log2 amax) - log2 binade).
+FP4SCOPE_HD constexpr ScaleRule binade_rule(double binade) noexcept { return {binade, formats::Rounding::toward_zero}; }
+
+/// The least power of two at which `largest` reaches amax: nothing saturates.
+FP4SCOPE_HD constexpr ScaleRule reach_rule(double largest) noexcept { return {largest, formats::Rounding::up}; }
+
 /// The 16/17 style of stochastic rounding: amax is mapped to 16/17 of the largest element, so that a block scale that
 /// E4M3 rounds down by its worst 1/17 still doesn't clip, and the rounding stays unbiased (arXiv 2601.22813;
 /// fouroversix).

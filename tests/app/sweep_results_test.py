@@ -1,6 +1,7 @@
 """sweep_results_test.py PROGRAM REPOSITORY: what the repository's sweeps give. 77: no h5py.
 
 the_published_tables_are_reproduced: reports/published.toml, every number within its tolerance (reports/page.py).
+the_divergence_of_recipes_is_reproduced: crosscheck --recipes on its own inputs, about a minute.
 the_results_follow_the_schema: that file and a sweep of every format and method with per-block datasets, held against
     notebooks-data/schema.md, and damaged copies refused (tests/analysis/schema_test.py).
 """
@@ -60,6 +61,11 @@ class SweepResults(unittest.TestCase):
         out = self.sweep(os.path.join(REPOSITORY, "reports", "published.toml"))
         run(sys.executable, os.path.join(REPOSITORY, "reports", "page.py"), "published", out, "--check")
         self.check_schema(out)
+
+    def test_the_divergence_of_recipes_is_reproduced(self):
+        out = os.path.join(self.folder.name, "recipes.h5")
+        run(PROGRAM, "crosscheck", "--recipes", "--brief", "-o", out)
+        run(sys.executable, os.path.join(REPOSITORY, "reports", "page.py"), "recipes", out, "--check")
 
     def test_the_results_follow_the_schema(self):
         config = os.path.join(self.folder.name, "everything.toml")

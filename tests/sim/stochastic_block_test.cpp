@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdio>
 #include <random>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "analysis/quantize.hpp"
@@ -255,12 +257,11 @@ TEST(StochasticBlock, equal_rows_have_words_of_their_own) {
   analysis::Matrix m = matrix(200, 64, 79);
   for (std::int64_t r = 1; r < m.rows; ++r) std::copy_n(m.row(0), m.cols, m.data.begin() + r * m.cols);
   const analysis::Quantized q = quantized(m, true, 1, 2);
-  std::vector<std::vector<std::uint8_t>> rows;
+  std::set<std::string> rows;
   for (std::int64_t r = 0; r < m.rows; ++r) {
-    rows.emplace_back(q.codes.begin() + r * m.cols, q.codes.begin() + (r + 1) * m.cols);
+    rows.emplace(q.codes.begin() + r * m.cols, q.codes.begin() + (r + 1) * m.cols);
   }
-  std::sort(rows.begin(), rows.end());
-  EXPECT_EQ(std::adjacent_find(rows.begin(), rows.end()), rows.end());
+  EXPECT_EQ(rows.size(), static_cast<std::size_t>(m.rows));
 }
 
 }  // namespace
