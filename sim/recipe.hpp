@@ -336,7 +336,9 @@ FP4SCOPE_HD constexpr DataFactor data_factor(const Recipe& r, const RecipeTensor
 
 FP4SCOPE_HD constexpr float data_value(const DataFactor& d, float x) noexcept {
   if (d.zeros || (d.keeps_zeros && x == 0)) return is_negative(x) ? -0.0f : 0.0f;
-  const float y = d.divides ? x / d.factor : x * d.factor;
+  float y = d.divides ? x / d.factor : x * d.factor;
+  // torchao's element codes a NaN's bits, and processors make different ones (0 * Inf): here those of x86-64.
+  if (y != y) y = __builtin_bit_cast(float, x == x ? 0xFFC00000u : __builtin_bit_cast(std::uint32_t, x) | 0x400000u);
   return d.rounds_bf16 ? round_bf16(y) : y;
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The program from outside: its words and exit codes, its files, and what survives a kill.
 
-    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: one of GROUPS below (default: all)
+    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs encode_recipe quantize transform crosscheck custom_format sweep resume (default: all)
 """
 import argparse
 import os

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
@@ -12,60 +11,10 @@
 #include "search/four_over_six.hpp"
 #include "search/hessian.hpp"
 #include "sim/block.hpp"
+#include "tests/gpu/on_device.cuh"
 
 namespace fp4scope {
 namespace {
-
-#define CHECK(call)                                                                            \
-  do {                                                                                         \
-    const cudaError_t error = (call);                                                          \
-    if (error != cudaSuccess) {                                                                \
-      std::printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error));    \
-      std::exit(error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver ? 77 : 1);  \
-    }                                                                                          \
-  } while (false)
-
-/// An array on the device.
-template <class T>
-class DeviceArray {
- public:
-  explicit DeviceArray(std::size_t n) : size_(n) { CHECK(cudaMalloc(&data_, n * sizeof(T))); }
-  explicit DeviceArray(const std::vector<T>& host) : DeviceArray(host.size()) {
-    CHECK(cudaMemcpy(data_, host.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  DeviceArray(const DeviceArray&) = delete;
-  ~DeviceArray() { cudaFree(data_); }
-  T* get() const { return data_; }
-  std::vector<T> host() const {
-    std::vector<T> out(size_);
-    CHECK(cudaDeviceSynchronize());
-    CHECK(cudaMemcpy(out.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
-    return out;
-  }
-
- private:
-  T* data_ = nullptr;
-  std::size_t size_;
-};
-
-/// Compares bit for bit and prints the first difference.
-template <class T>
-bool same(const char* what, const std::vector<T>& cpu, const std::vector<T>& gpu) {
-  std::size_t different = 0, first = 0;
-  for (std::size_t i = 0; i < cpu.size(); ++i) {
-    if (std::memcmp(&cpu[i], &gpu[i], sizeof(T)) == 0) continue;
-    if (different++ == 0) first = i;
-  }
-  std::printf("%-44s %12zu outputs, %zu differ", what, cpu.size(), different);
-  if (different) {
-    unsigned long long a = 0, b = 0;
-    std::memcpy(&a, &cpu[first], sizeof(T) < 8 ? sizeof(T) : 8);
-    std::memcpy(&b, &gpu[first], sizeof(T) < 8 ? sizeof(T) : 8);
-    std::printf(", first at %zu: cpu 0x%llx, gpu 0x%llx", first, a, b);
-  }
-  std::printf("\n");
-  return different == 0;
-}
 
 // ---- encode: 2^22 float patterns, spread over all of them, every rounding mode and policy ----
 
@@ -173,7 +122,8 @@ bool searches_are_the_same(const formats::BlockFormat& format, int n, float tens
   std::vector<Answer> cpu(blocks);
 #pragma omp parallel for
   for (int b = 0; b < blocks; ++b) {
-    cpu[b] = answer_one(space, format.element, x.data() + static_cast<std::size_t>(b) * n, n, h.data(), envelope.data());
+    const float* const in = x.data() + static_cast<std::size_t>(b) * n;
+    cpu[b] = answer_one(space, format.element, in, n, h.data(), envelope.data());
   }
   const DeviceArray<float> dx(x);
   const DeviceArray<double> dh(h), de(envelope);
