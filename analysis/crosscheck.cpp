@@ -24,20 +24,36 @@ std::string deciding_rounding(const Trace& trace, int right, const Outcome& outc
     if (outcome(trace.evaluate(static_cast<int>(i))) == right) deciding.push_back("'" + trace.steps[i].text + "'");
   }
   if (deciding.empty()) return "decided by several roundings together";
-  return (deciding.size() == 1 ? "decided by one rounding: " : "decided by any one of these roundings: ") + join(deciding);
+  return (deciding.size() == 1 ? "decided by one rounding: " : "decided by any one of these roundings: ") +
+         join(deciding);
 }
 
-int bf16_code_of(const QuantizeConfig& c, double v) {
+int nearest_scale(const QuantizeConfig& c, double v) {
   return static_cast<int>(formats::encode(c.format->scale, v).code);
 }
 
 /// The scale's boundary next to a value: "halfway between 0x76 (224) and 0x77 (240)" where it is one.
 std::string place_of_scale(const formats::Format& scale, double v) {
   const auto below = formats::encode(scale, v, formats::Rounding::toward_zero).code;
+  const double low = formats::decode_double(scale, below);
+  if (v == low) return fmt::format("0x{:02x} itself", below);
   if (below >= scale.max_code) return "beyond the largest";
-  const double low = formats::decode_double(scale, below), high = formats::decode_double(scale, below + 1);
+  const double high = formats::decode_double(scale, below + 1);
   const std::string between = fmt::format("between 0x{:02x} ({}) and 0x{:02x} ({})", below, low, below + 1, high);
-  return v == (low + high) / 2 ? "halfway " + between : v == low ? fmt::format("0x{:02x} itself", below) : between;
+  return v == (low + high) / 2 ? "halfway " + between : between;
+}
+
+bool same(double x, double y) { return x == y || (std::isnan(x) && std::isnan(y)); }
+
+/// Whether the operations alone give what the run computes: rules for zero and tiny tensors are none.
+bool follows(const Trace& trace, const QuantizeConfig& c, float a, float b) {
+  if (trace.steps.empty()) return true;
+  if (!c.recipe) {
+    return same(trace.evaluate().back(), sim::tensor_scale(a, c.format->element_max(), c.scale_max));
+  }
+  const sim::RecipeTensor t =
+      c.scaling == TensorScaling::none ? sim::RecipeTensor{} : sim::recipe_tensor(*c.recipe, a, c.scale_max);
+  return same(trace.evaluate().back(), sim::block_value(*c.recipe, t, b));
 }
 
 /// What a run computed for a block's scale.
@@ -45,21 +61,25 @@ std::string scale_line(const RecipeRun& run, float a, float b, int code, int rig
   const QuantizeConfig& c = run.config;
   const double s = formats::decode_double(c.format->scale, static_cast<std::uint32_t>(code));
   std::string text = fmt::format("  {:<24} scale 0x{:02x} ({})", run.name, code, s);
+  if (b == 0) return text + ": what it gives a block of zeros";
   if (c.recipe && c.recipe->tensor == sim::TensorStep::rational) return text + ": decided in real numbers";
   const Trace trace = scale_trace(c, a, b);
-  text += ": " + describe(trace);
-  if (b == 0 || code == right || trace.steps.empty()) return text;
+  if (!follows(trace, c, a, b)) return text + ": its rule for tensors that are zero or tiny";
+  const bool alone = c.scaling == TensorScaling::none && right >= 0;  // the other one has a tensor scale
+  text += (alone ? ": no tensor scale, " : ": ") + describe(trace);
+  if (code == right || trace.steps.empty() || alone) return text;
   if (!c.recipe) {
     return text + "\n    " + deciding_rounding(trace, right, [&](const std::vector<double>& v) {
-             return bf16_code_of(c, static_cast<double>(b) / (c.format->element_max() * v.back()));
+             return nearest_scale(c, static_cast<double>(b) / (c.format->element_max() * v.back()));
            });
   }
   const bool by_rule = c.recipe->cast != sim::ScaleCast::e4m3 && c.recipe->cast != sim::ScaleCast::e4m3_nan;
   if (by_rule) return text + ", then its own rounding to a scale";
   const double v = trace.evaluate().back();
-  if (bf16_code_of(c, v) != code) return text + ", then its rule for small or zero scales";
+  if (nearest_scale(c, v) != code) return text + ", then its rule for small or zero scales";
+  if (right < 0) return text;
   return text + "\n    " + deciding_rounding(trace, right, [&](const std::vector<double>& values) {
-           return bf16_code_of(c, values.back());
+           return nearest_scale(c, values.back());
          });
 }
 
@@ -74,7 +94,7 @@ std::string explain_scale(const RecipeRun& one, const RecipeRun& other, float a,
   int right = -1;
   if (one.config.scaling == TensorScaling::amax && a > 0) {
     const double real = real_scale(one.config, a, b);
-    right = bf16_code_of(one.config, real);
+    right = nearest_scale(one.config, real);
     text += fmt::format("  {} b / a = {} in real numbers, {}\n", one.config.scale_max, real,
                         place_of_scale(one.config.format->scale, real));
   }
@@ -102,7 +122,7 @@ std::string code_line(const RecipeRun& run, float a, float s, float x, int code,
   }
   const Trace trace = data_trace(c, a, s, x);
   text += trace.steps.empty() ? ": |x| against midpoint * s" : ": " + describe(trace);
-  if (code == right || trace.steps.empty()) return text;
+  if (code == right || right < 0 || trace.steps.empty()) return text;
   const auto magnitude_code = [&](double y) {
     return static_cast<int>(formats::encode(c.format->element, std::fabs(y)).code);
   };
@@ -133,9 +153,10 @@ std::string explain_code(const RecipeRun& one, const RecipeRun& other, float a, 
                         c.scaling == TensorScaling::amax ? "a / " + fmt::format("{}", k) : "1", real,
                         place_of_element(*c.format, std::fabs(real)));
   } else {
-    text += "  the scale is 0\n";
+    text += std::isnan(s) ? "  the scale is NaN\n" : "  the scale is 0\n";
   }
-  return text + code_line(one, a, s, x, code, right) + "\n" + code_line(other, a, s, x, other_code, right);
+  const bool alike = one.config.scaling == other.config.scaling;  // else their scales mean different steps
+  return text + code_line(one, a, s, x, code, right) + "\n" + code_line(other, a, s, x, other_code, alike ? right : -1);
 }
 
 /// The first difference of a block, explained.
@@ -153,33 +174,36 @@ Difference explain(const RecipeRun& one, const RecipeRun& other, const Quantized
   return {input, row, block, first, explain_code(one, other, p.amax, s, x[first], codes[first], other_codes[first])};
 }
 
-/// Elements of a block whose exact products differ.
-std::int64_t different_values(const Quantized& p, const Quantized& q, std::int64_t row, std::int64_t block) {
-  const int n = p.config.block;
+/// Of the first n elements of a block, those whose exact products differ.
+std::int64_t different_values(const Quantized& p, const Quantized& q, std::int64_t row, std::int64_t block,
+                              std::int64_t n) {
   const double step = p.step(row, block), other_step = q.step(row, block);
   std::int64_t count = 0;
-  for (std::int64_t i = row * p.cols + block * n; i < row * p.cols + (block + 1) * n; ++i) {
+  const std::int64_t first = row * p.cols + block * p.config.block;
+  for (std::int64_t i = first; i < first + n; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    count += sim::dequantize(*p.config.format, p.codes[at], step) !=
-             sim::dequantize(*q.config.format, q.codes[at], other_step);
+    count += !same(sim::dequantize(*p.config.format, p.codes[at], step),
+                   sim::dequantize(*q.config.format, q.codes[at], other_step));
   }
   return count;
 }
 
-/// Compares two results of one matrix and adds to their counts; returns how many blocks differ.
+/// Compares two results of one padded matrix and adds to their counts; returns how many blocks differ. Columns from
+/// `cols` on are padding, which is outside every count.
 std::int64_t compare(const RecipeRun& one, const RecipeRun& other, const Quantized& p, const Quantized& q,
-                     const Matrix& m, const std::string& input, PairCount& count) {
-  const int n = p.config.block;
+                     const Matrix& m, std::int64_t cols, const std::string& input, PairCount& count) {
+  const int block = p.config.block;
   std::int64_t blocks = 0;
   for (std::int64_t r = 0; r < p.rows; ++r) {
     for (std::int64_t b = 0; b < p.blocks_per_row(); ++b) {
-      const std::uint8_t* const codes = p.codes.data() + r * p.cols + b * n;
-      const std::uint8_t* const other_codes = q.codes.data() + r * p.cols + b * n;
+      const std::uint8_t* const codes = p.codes.data() + r * p.cols + b * block;
+      const std::uint8_t* const other_codes = q.codes.data() + r * p.cols + b * block;
+      const std::int64_t n = std::min<std::int64_t>(block, cols - b * block);
       std::int64_t different = 0;
-      for (int i = 0; i < n; ++i) different += codes[i] != other_codes[i];
+      for (std::int64_t i = 0; i < n; ++i) different += codes[i] != other_codes[i];
       const bool scales = p.scale_code(r, b) != q.scale_code(r, b);
       if (scales || different > 0 || p.tensor_scale != q.tensor_scale) {
-        count.values_differ += different_values(p, q, r, b);
+        count.values_differ += different_values(p, q, r, b, n);
       }
       if (!scales && different == 0) continue;
       ++blocks;
@@ -188,7 +212,7 @@ std::int64_t compare(const RecipeRun& one, const RecipeRun& other, const Quantiz
       if (!count.example) count.example = explain(one, other, p, q, m, input, r, b);
     }
   }
-  count.elements += p.rows * p.cols;
+  count.elements += p.rows * cols;
   count.blocks += p.block_count();
   count.blocks_differ += blocks;
   return blocks;
@@ -225,6 +249,10 @@ std::vector<RecipeRun> chosen_runs(const CrosscheckOptions& options) {
     std::erase_if(runs, [&](const RecipeRun& run) {
       return std::find(options.only.begin(), options.only.end(), run.name) == options.only.end();
     });
+  }
+  if (runs.size() < 2 && options.only.empty()) {
+    throw UsageError("--format", options.format + " has one order of operations alone, exact's",
+                     "see fp4scope recipes");
   }
   if (runs.size() < 2) throw UsageError("--recipe", "fewer than two recipes to compare", "give two, or none for all");
   return runs;
@@ -269,7 +297,7 @@ std::vector<CrosscheckInput> default_crosscheck_inputs() {
       d.seed = seed;
       d.dtype = dtype;
       const std::string name = fmt::format("normal {} {}", seed, dtype);
-      inputs.push_back({name, [d] { return sample(d); }, dtype == std::string("bf16") ? "BF16" : "F32"});
+      inputs.push_back({name, name, [d] { return sample(d); }, dtype == std::string("bf16") ? "BF16" : "F32"});
     }
   }
   return inputs;
@@ -294,13 +322,20 @@ std::vector<PairCount> crosscheck_recipes(const CrosscheckOptions& options,
       spread.resize(pairs.size());
     }
     const std::size_t first = first_of[input.dtype];
-    const Matrix m = pad_columns(input.load(), runs[0].config.block);
+    const Matrix loaded = input.load();
+    const std::string bad = describe_nonfinite(loaded);
+    if (!bad.empty()) throw Error(input.where, bad, "recipes differ on it by definition: leave it out with --tensor");
+    const Matrix m = pad_columns(loaded, runs[0].config.block);
+    if (m.cols != loaded.cols && options.notice) {
+      options.notice(fmt::format("{}: {} columns padded with zeros to {}", input.name, loaded.cols, m.cols));
+    }
     std::vector<Quantized> results;
     for (const RecipeRun& run : runs) results.push_back(quantize(run.config, m, input.name));
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::size_t k = 0; k < index.size(); ++k) {
       const auto [i, j] = index[k];
-      const std::int64_t blocks = compare(runs[i], runs[j], results[i], results[j], m, input.name, pairs[first + k]);
+      const std::int64_t blocks =
+          compare(runs[i], runs[j], results[i], results[j], m, loaded.cols, input.name, pairs[first + k]);
       spread[first + k].add(static_cast<double>(blocks) / static_cast<double>(results[i].block_count()));
     }
     if (options.progress) options.progress(static_cast<double>(n + 1) / static_cast<double>(inputs.size()), input.name);

@@ -9,6 +9,7 @@
 
 #include "analysis/distributions.hpp"
 #include "analysis/quantize.hpp"
+#include "analysis/tensors.hpp"
 #include "io/results.hpp"
 
 namespace fp4scope::analysis {
@@ -42,17 +43,19 @@ struct PairCount {
 
 struct CrosscheckInput {
   std::string name;
+  std::string where;  ///< in errors
   std::function<Matrix()> load;
   std::string dtype;  ///< "BF16", "F32", ...: counted apart
 };
 
-/// 200 tensors of N(0, 0.02^2), 256 x 256, as bf16 and as f32: 819,200 blocks of 16 each. How many exact ties bf16 data has
-/// depends on the significand of a tensor's amax, so other deviations give other shares.
+/// 200 tensors of N(0, 0.02^2), 256 x 256, as bf16 and as f32: 819,200 blocks of 16 each. How many exact ties bf16 data
+/// has depends on the significand of a tensor's amax, so other deviations give other shares.
 std::vector<CrosscheckInput> default_crosscheck_inputs();
 
 struct CrosscheckOptions {
   std::string format = "nvfp4";
   std::vector<std::string> only;  ///< recipes to compare; empty: all
+  Notice notice;
   std::function<void(double done, const std::string& what)> progress;
   const std::atomic<bool>* stop = nullptr;
 };

@@ -1,7 +1,8 @@
 // A recipe's operations one by one, so that a difference between two recipes has a reason: which rounding decides.
 //
 // The operations of one block's scale, or of one element, are a list of binary32 steps. Evaluating the list gives what
-// sim::block_value and sim::data_value compute (a test holds it to that). Evaluating it again with one step left
+// sim::block_value and sim::data_value compute (a test holds it to that), except for tensors that are zero or tiny, for
+// which recipes have rules that are no operations. Evaluating it again with one step left
 // unrounded tells whether that rounding alone moved the result across a boundary.
 #pragma once
 

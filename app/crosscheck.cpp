@@ -13,6 +13,7 @@
 #include "analysis/tensors.hpp"
 #include "app/app.hpp"
 #include "formats/error.hpp"
+#include "io/atomic_file.hpp"
 
 namespace fp4scope::app {
 namespace {
@@ -38,7 +39,8 @@ std::vector<analysis::CrosscheckInput> file_inputs(const Words& words) {
       say(t.name + " skipped, " + obstacle);
       continue;
     }
-    inputs.push_back({t.name, [file, &t] { return analysis::read_matrix(*file, t, say); }, t.dtype.name});
+    inputs.push_back(
+        {t.name, words.in + ": " + t.name, [file, &t] { return analysis::read_matrix(*file, t, say); }, t.dtype.name});
   }
   if (inputs.empty()) throw Error(words.in, "no tensor is matched by " + analysis::join(words.tensors));
   return inputs;
@@ -107,6 +109,7 @@ int run_converters(const Words& words, bool json) {
   if (!words.in.empty())
     throw UsageError("crosscheck", "an element's converters are compared on all floats", "leave IN out");
   if (!words.options.only.empty()) throw UsageError("--recipe", "has no effect on an element's converters");
+  if (!words.out.empty()) static_cast<void>(io::AtomicFile(words.out));
   catch_signals();
   std::vector<analysis::ConverterPair> pairs;
   {
@@ -140,10 +143,15 @@ int run(Words& words, bool json) {
     throw UsageError("--format", "unknown format '" + words.options.format + "'",
                      analysis::suggestion(words.options.format, names));
   }
+  if (words.in.empty() && words.tensors != std::vector<std::string>{"*"}) {
+    throw UsageError("--tensor", "has no effect on the default inputs", "give a file");
+  }
   const std::vector<analysis::CrosscheckInput> inputs =
       words.in.empty() ? analysis::default_crosscheck_inputs() : file_inputs(words);
+  if (!words.out.empty()) static_cast<void>(io::AtomicFile(words.out));  // better known before the work
   catch_signals();
   words.options.stop = &stop_flag();
+  words.options.notice = say;
   std::vector<PairCount> pairs;
   {
     Progress progress;
