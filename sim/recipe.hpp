@@ -51,11 +51,11 @@ enum class BlockStep : std::uint8_t {
 };
 
 enum class ScaleCast : std::uint8_t {
-  e4m3,         ///< nearest even, saturating at 448
-  e4m3_nan,     ///< nearest even, NaN above 464
-  e4m3_ggml,    ///< ggml_fp32_to_ue4m3: ties up, 256 and above are 448, no carry out of the subnormals, NaN is 0
-  floor,        ///< 2^(floor(log2 v) - emax)
-  floor_log2f,  ///< the same by a binary32 logarithm
+  e4m3,                 ///< nearest even, saturating at 448
+  e4m3_nan,             ///< nearest even, NaN above 464
+  e4m3_ggml,            ///< ggml's own, converter_rows::ggml_ue4m3
+  floor,                ///< 2^(floor(log2 v) - emax)
+  floor_log2f,          ///< the same by a binary32 logarithm
   floor_log2f_wrapped,  ///< the same, wrapping below 2^-127 (ggml)
   floor_shifted,        ///< 2^(floor((log2f v - 2) + 127) - 127), at least 2^-126 (qwantize)
   even,                 ///< floor, one up from significand 1.75 on
