@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "analysis/eden.hpp"
+#include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
 #include "sim/eden.hpp"
@@ -261,9 +262,7 @@ QuantizeConfig parse_config(const QuantizeWords& words, Formats formats) {
 }
 
 std::string QuantizeConfig::rounding_name() const {
-  if (rounding == formats::Rounding::stochastic) return unbiased ? "stochastic_unbiased" : "stochastic";
-  if (rounding == formats::Rounding::nearest_away) return "rna";
-  return rounding == formats::Rounding::toward_zero ? "rtz" : "rne";
+  return unbiased ? "stochastic_unbiased" : rounding_names[static_cast<std::size_t>(rounding)];
 }
 
 int Quantized::scale_code(std::int64_t row, std::int64_t block_index) const {
@@ -420,16 +419,23 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
   return q;
 }
 
-std::vector<float> dequantize(const Quantized& q, const Matrix* source) {
-  const bool signed_zeros = source && q.config.recipe && q.config.recipe->decode == sim::DecodeStep::fake;
+std::vector<float> exact_values(const Quantized& q) {
   std::vector<float> values(q.codes.size());
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < q.rows; ++r) {
     float* const out = values.data() + r * q.cols;
-    if (!q.config.recipe) {
-      for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
-      continue;
-    }
+    for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
+  }
+  return values;
+}
+
+std::vector<float> dequantize(const Quantized& q, const Matrix* source) {
+  if (!q.config.recipe) return exact_values(q);
+  const bool signed_zeros = source && q.config.recipe->decode == sim::DecodeStep::fake;
+  std::vector<float> values(q.codes.size());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < q.rows; ++r) {
+    float* const out = values.data() + r * q.cols;
     for (std::int64_t c = 0; c < q.cols; ++c) {
       const std::int64_t b = c / q.config.block;
       out[c] = sim::recipe_decode(*q.config.recipe, *q.config.format, q.constants, q.scale_code(r, b),

@@ -114,7 +114,10 @@ void for_each_value(const Quantized& q, std::int64_t row, std::int64_t cols, con
   }
 }
 
-/// [rows, cols as stored]: the exact product rounded once to binary32, or the recipe's own order where it has one.
+/// [rows, cols as stored]: the exact product rounded once to binary32.
+std::vector<float> exact_values(const Quantized& q);
+
+/// The same, or the recipe's own order where it has one.
 /// `source`, the matrix that was quantized, tells the sign of zeros in recipes that have no codes.
 std::vector<float> dequantize(const Quantized& q, const Matrix* source = nullptr);
 

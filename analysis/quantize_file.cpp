@@ -161,12 +161,7 @@ std::int64_t width_of(const std::string& dtype) { return dtype == "F64" ? 8 : dt
 /// The same of a tensor that was transposed or rotated: values rounded to binary32, taken back, stored.
 std::vector<std::byte> undone_as(const std::string& dtype, const Quantized& q, const Transform& transform,
                                  const Shape2d& original) {
-  Matrix values = {q.rows, q.cols, std::vector<float>(q.codes.size())};
-  for (std::int64_t r = 0; r < q.rows; ++r) {
-    float* const out = values.data.data() + r * q.cols;
-    for_each_value(q, r, q.cols, [out](std::int64_t c, double value) { out[c] = static_cast<float>(value); });
-  }
-  const Matrix back = undo(transform, values, original);
+  const Matrix back = undo(transform, {q.rows, q.cols, exact_values(q)}, original);
   const std::int64_t width = width_of(dtype);
   std::vector<std::byte> bytes(static_cast<std::size_t>(back.size() * width));
   for (std::int64_t i = 0; i < back.size(); ++i) {

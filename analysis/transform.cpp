@@ -81,17 +81,19 @@ std::int64_t transformed_cols(const Transform& t, const Shape2d& shape) {
   return t.rotated() ? padded(cols, t.hadamard) : cols;
 }
 
-Matrix apply(const Transform& t, const QuantizeConfig& config, const Matrix& m) {
-  if (!t.rotated()) return t.transposed ? transpose(m) : m;
-  return rotate(t, t.transposed ? transpose(m) : m, arithmetic_of(config, m), false);
+Matrix apply(const Transform& t, const QuantizeConfig& config, Matrix m) {
+  if (t.transposed) m = transpose(m);
+  if (t.rotated()) m = rotate(t, m, arithmetic_of(config, m), false);
+  return m;
 }
 
-Matrix apply_to_inputs(const Transform& t, const Matrix& x) {
-  return t.rotated() ? rotate(t, x, sim::HadamardArithmetic::exact, false) : x;
+Matrix apply_to_inputs(const Transform& t, Matrix x) {
+  if (t.rotated()) x = rotate(t, x, sim::HadamardArithmetic::exact, false);
+  return x;
 }
 
-Matrix undo(const Transform& t, const Matrix& m, const Shape2d& original) {
-  Matrix out = t.rotated() ? rotate(t, m, sim::HadamardArithmetic::exact, true) : m;
+Matrix undo(const Transform& t, Matrix m, const Shape2d& original) {
+  Matrix out = t.rotated() ? rotate(t, m, sim::HadamardArithmetic::exact, true) : std::move(m);
   const std::int64_t cols = t.transposed ? original.rows : original.cols;
   if (out.cols != cols) {
     Matrix narrow = {out.rows, cols, {}, out.dtype};

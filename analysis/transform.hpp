@@ -27,12 +27,12 @@ std::int64_t transformed_cols(const Transform& t, const Shape2d& shape);
 
 /// The matrix in the basis in which it is quantized. A recipe that has the rotation rounds it as its source does, to
 /// the matrix's dtype; recipe `exact` and the others take sim::HadamardArithmetic::exact.
-Matrix apply(const Transform& t, const QuantizeConfig& config, const Matrix& m);
+Matrix apply(const Transform& t, const QuantizeConfig& config, Matrix m);
 
 /// Layer inputs X [tokens, cols] for a matrix with those columns after `t`: rotated alike, so that X W^T stays.
-Matrix apply_to_inputs(const Transform& t, const Matrix& x);
+Matrix apply_to_inputs(const Transform& t, Matrix x);
 
 /// Back to the basis of the original, of the given shape: the exact rotation's inverse rounded once to binary32.
-Matrix undo(const Transform& t, const Matrix& m, const Shape2d& original);
+Matrix undo(const Transform& t, Matrix m, const Shape2d& original);
 
 }  // namespace fp4scope::analysis

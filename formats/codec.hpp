@@ -164,4 +164,9 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
   return {with_sign(magnitude < 0 ? 0u : static_cast<std::uint32_t>(magnitude)), status};
 }
 
+/// x rounded to a format's value, to nearest even; beyond the range Inf or NaN where there is one.
+FP4SCOPE_HD constexpr float round_to(const Format& f, float x) noexcept {
+  return decode_float(f, encode(f, x, Rounding::nearest_even, Overflow::nan).code);
+}
+
 }  // namespace fp4scope::formats

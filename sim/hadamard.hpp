@@ -81,9 +81,7 @@ FP4SCOPE_HD constexpr float hadamard_point(const float* x, const std::int8_t* si
   if (arithmetic == HadamardArithmetic::float32) return sum32;
   constexpr formats::Format bf16 = formats::bf16, fp16 = formats::fp16;
   const formats::Format& dtype = arithmetic == HadamardArithmetic::float32_to_bf16 ? bf16 : fp16;
-  const formats::Encoded rounded =
-      formats::encode(dtype, sum32, formats::Rounding::nearest_even, formats::Overflow::nan);
-  return formats::decode_float(dtype, rounded.code);
+  return formats::round_to(dtype, sum32);
 }
 
 /// x[n], signs[n] of +1 and -1 -> y[n], which doesn't overlap x.

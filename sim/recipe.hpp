@@ -158,7 +158,7 @@ inline constexpr float flt_max = 0x1.FFFFFEp127f;
 /// binary32 rounded to bf16, to nearest even.
 FP4SCOPE_HD constexpr float round_bf16(float x) noexcept {
   constexpr formats::Format f = formats::bf16;
-  return formats::decode_float(f, formats::encode(f, x, formats::Rounding::nearest_even, formats::Overflow::nan).code);
+  return formats::round_to(f, x);
 }
 
 /// The constants of a tensor.
@@ -230,12 +230,6 @@ FP4SCOPE_HD constexpr float block_value(const Recipe& r, const RecipeTensor& t, 
   return v;
 }
 
-/// The exponent of 2^floor(log2 v) for a normal or subnormal v > 0.
-FP4SCOPE_HD constexpr int floor_log2(float v) noexcept {
-  const formats::Unpacked u = formats::unpack(v);
-  return u.exponent + formats::bit_length(u.significand) - 1;
-}
-
 /// The UE8M0 code of a power-of-two rule. emax: the exponent of the element's largest binade. NaN and Inf give 0xFF.
 FP4SCOPE_HD constexpr int power_code(ScaleCast cast, float v, int emax) noexcept {
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, v);
@@ -243,8 +237,8 @@ FP4SCOPE_HD constexpr int power_code(ScaleCast cast, float v, int emax) noexcept
   const bool shifted = cast == ScaleCast::floor_shifted;
   if (shifted && v < 1e-30f) v = 1e-30f;
   if (v == 0) return 0;
-  const double significand = v / formats::exp2_exact(floor_log2(v));
-  int exponent = floor_log2(v);
+  const double significand = binade_of(v).significand;
+  int exponent = binade_of(v).exponent;
   switch (cast) {
     case ScaleCast::floor: exponent -= emax; break;
     case ScaleCast::even: exponent += (significand >= 1.75) - emax; break;
@@ -280,7 +274,8 @@ FP4SCOPE_HD constexpr int recipe_scale_code(const Recipe& r, const formats::Bloc
       break;
     }
     default: {
-      const int top = format.element.exponent_bits == 0 ? 0 : floor_log2(static_cast<float>(format.element_max()));
+      const int top =
+          format.element.exponent_bits == 0 ? 0 : binade_of(static_cast<float>(format.element_max())).exponent;
       code = power_code(r.cast, v, top);
     }
   }
@@ -432,7 +427,7 @@ FP4SCOPE_HD constexpr void recipe_int4_codes(const Recipe& r, const formats::Blo
 /// binary32 rounded to binary16, to nearest even; too large is Inf.
 FP4SCOPE_HD constexpr float round_fp16(float x) noexcept {
   constexpr formats::Format f = formats::fp16;
-  return formats::decode_float(f, formats::encode(f, x, formats::Rounding::nearest_even, formats::Overflow::nan).code);
+  return formats::round_to(f, x);
 }
 
 /// A code's value as the recipe itself decodes it. `scale_code` without a selection bit.
