@@ -2,27 +2,31 @@
 //
 //   SSE(v) = sum_i (|x_i| - T v q_i)^2 = sum x_i^2 + T (T v^2 Q - 2 v X),   X = sum q_i |x_i|,  Q = sum q_i^2
 //
-// where q_i is the nearest level at step T v. Two codes are ordered by the sign of
+// where q_i is the nearest level at step T v. Two codes a, b are ordered by the sign of
 //
-//   T (v_a^2 Q_a - v_b^2 Q_b) - 2 (v_a X_a - v_b X_b)
+//   T A - 2 B,   A = v_a^2 Q_a - v_b^2 Q_b,   B = v_a X_a - v_b X_b
 //
-// in real numbers: a filter in binary64 with a proven bound decides most, ExactSum the rest. That is the definition,
-// so neither a tolerance nor an order of summation enters.
+// in real numbers. That is the definition: no tolerance and no order of summation enters, and ties, 0.5 to 7 % of
+// blocks, are ties. Three ways to the same sign: binary64 where every intermediate result fits its 53 bits (candidates
+// of the usual range: exact_block_size in space.hpp has the proof), 128-bit integers where all terms are multiples of
+// one unit below 2^126 of it, and ExactSum for the rest (a tensor scale that has nothing to do with the data).
 #pragma once
 
 #include "search/exact_sum.hpp"
 #include "search/space.hpp"
+#include "search/wide_sum.hpp"
 
 namespace fp4scope::search {
 
-/// The candidates that a search looked at and the comparisons that needed ExactSum.
+/// The candidates that a search looked at and the comparisons that binary64 could not decide.
 struct SearchCount {
   std::int64_t candidates = 0;
   std::int64_t exact = 0;
 };
 
-/// What the squared error at one code needs. `x` is X rounded at each of n additions (its terms, 27 + 8 bits, are
-/// exact), `q` is Q exactly: levels have at most 8 bits, their squares 16, and there are at most 1024.
+/// What the squared error at one code needs. `x` is X: exact in the usual range, otherwise rounded at each of n
+/// additions (its terms, 27 + 8 bits, are exact). `q` is Q, always exact: levels have at most 8 bits, their squares 16,
+/// and there are at most 1024.
 struct Sums {
   double x = 0;
   double q = 0;
@@ -47,7 +51,8 @@ FP4SCOPE_HD constexpr double sum_error(int n) noexcept { return (n + 8) * 0x1p-5
 
 /// Adds +-(T v^2 Q - 2 v X) to the sum, term by term; every term is an exact double: T v^2 q^2 has at most
 /// 24 + 10 + 16 = 50 bits, v q x at most 5 + 8 + 27 (block scales have 5, levels of one's own 8, IF4's 7 |x| 27).
-FP4SCOPE_HD constexpr void add_sse_terms(ExactSum& sum, const SearchSpace& space, const Block& block, int code,
+template <class Sum>
+FP4SCOPE_HD constexpr void add_sse_terms(Sum& sum, const SearchSpace& space, const Block& block, int code,
                                          double sign) noexcept {
   const double step = space.step(code);
   if (step == 0) return;
@@ -62,6 +67,53 @@ FP4SCOPE_HD constexpr void add_sse_terms(ExactSum& sum, const SearchSpace& space
   }
 }
 
+/// Whether a code lies in the usual range, where binary64 is exact. All products here are (at most 40 bits).
+FP4SCOPE_HD constexpr bool in_usual_range(const SearchSpace& space, const Block& block, int code) noexcept {
+  const double scaled = 6 * space.factor * block.amax, step = space.top() * space.step(code);
+  return scaled >= usual_low * step && scaled <= usual_high * step;
+}
+
+/// Where the bits of all terms of add_sse_terms at two positive block scales lie: multiples of 2^unit, together below
+/// 2^end.
+struct TermRange {
+  int unit;
+  int end;
+};
+
+FP4SCOPE_HD constexpr TermRange sse_term_range(const SearchSpace& space, const Block& block, double va,
+                                               double vb) noexcept {
+  constexpr int level_unit = -8, level_end = 8, factor_end = 3;  // of any grid here
+  const int low_a = lowest_bit(va), low_b = lowest_bit(vb), low = low_a < low_b ? low_a : low_b;
+  const int high = highest_bit(va > vb ? va : vb) + 1, count_end = formats::bit_length(static_cast<unsigned>(block.n));
+  // Elements whose level is zero add nothing; any other is at least midpoint * step / factor.
+  const double least = space.grid.midpoint[0] * space.tensor_scale * (va < vb ? va : vb) / 8;
+  const int ulp = least > 0x1p-126 ? highest_bit(least) - 23 : -149;
+  const int quadratic = lowest_bit(space.tensor_scale) + 2 * low + 2 * level_unit;
+  const int linear = 1 + low + level_unit + ulp;
+  const int quadratic_end = highest_bit(space.tensor_scale) + 1 + 2 * high + 2 * level_end;
+  const int linear_end = 1 + high + level_end + factor_end + highest_bit(block.amax) + 1;
+  return {quadratic < linear ? quadratic : linear,
+          (quadratic_end > linear_end ? quadratic_end : linear_end) + count_end + 2};
+}
+
+/// The sign of SSE(a) - SSE(b) where binary64 is too short.
+FP4SCOPE_HD constexpr int compare_sse_wide(const SearchSpace& space, const SearchSpace& other, const Block& block,
+                                           int a, int b) noexcept {
+  const double va = space.scale_value[a], vb = other.scale_value[b];  // a scale of 0 has no terms
+  if (va == 0 && vb == 0) return 0;
+  const TermRange range = sse_term_range(space, block, va > 0 ? va : vb, vb > 0 ? vb : va);
+  if (range.end - range.unit <= 126) {
+    WideSum sum(range.unit);
+    add_sse_terms(sum, space, block, a, 1);
+    add_sse_terms(sum, other, block, b, -1);
+    return sum.sign();
+  }
+  ExactSum sum;
+  add_sse_terms(sum, space, block, a, 1);
+  add_sse_terms(sum, other, block, b, -1);
+  return sum.sign();
+}
+
 /// The sign of SSE(a) - SSE(b), code a of one space and b of another that differs at most in its grid.
 FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const SearchSpace& other, const Block& block, int a,
                                       const Sums& at_a, int b, const Sums& at_b,
@@ -70,14 +122,15 @@ FP4SCOPE_HD constexpr int compare_sse(const SearchSpace& space, const SearchSpac
   const double qa = space.tensor_scale * (va * va * at_a.q), qb = other.tensor_scale * (vb * vb * at_b.q);
   const double xa = 2 * va * at_a.x, xb = 2 * vb * at_b.x;
   const double difference = (qa - qb) - (xa - xb);
-  const double bound = sum_error(block.n) * (qa + qb + xa + xb);
+  const bool exact = block.n <= space.exact_block && block.n <= other.exact_block && in_usual_range(space, block, a) &&
+                     in_usual_range(other, block, b);
+  // Outside, a difference above the rounding errors of all terms still has the right sign.
+  const double bound = exact ? 0 : sum_error(block.n) * (qa + qb + xa + xb);
   if (difference > bound) return 1;
   if (difference < -bound) return -1;
+  if (exact) return 0;
   if (count) ++count->exact;
-  ExactSum sum;
-  add_sse_terms(sum, space, block, a, 1);
-  add_sse_terms(sum, other, block, b, -1);
-  return sum.sign();
+  return compare_sse_wide(space, other, block, a, b);
 }
 
 /// The sign of SSE(a) - SSE(b).
@@ -119,20 +172,23 @@ FP4SCOPE_HD constexpr double sse_upper_bound(const SearchSpace& space, const Blo
   return energy - linear + quadratic + 2 * sum_error(block.n) * (energy + linear + quadratic);
 }
 
-/// The same code as sse_code_ref, having looked at a few candidates. Two bounds leave the others out:
+/// The same code as sse_code_ref, having looked at a few candidates; pruning.hpp has the theorems.
 ///
-/// Below: at step s the largest element alone errs by amax - L s when it clips (L the largest level), so
-///   SSE(s) >= (amax - L s)^2, which grows as s falls. Once it exceeds the best SSE, so does everything below.
-/// Above: where half of v is a code and amax <= dominance * T v / 2, SSE(v) >= SSE(v / 2) (space.hpp), and the lower
-///   code wins the tie: v is never the answer. The condition is monotone in v, and from first_always_halved on every
-///   code has its half, so there the search ends. Odd codes below have no half and are always looked at: without a
-///   tensor scale they are often the optimum ({13 * 2^-10, 0, ...} has its at +12 codes above naive, with SSE 0).
-///   A grid that does not nest has dominance 0, which no amax is below: then every code above is looked at.
+/// Above: where half of v is a code and amax <= dominance * T v / 2, v is never the answer. The condition is monotone
+/// in
+///   v, and from first_always_halved on every code has its half, so there the search ends. Odd codes below have no half
+///   and are always looked at: without a tensor scale they are often the optimum ({13 * 2^-10, 0, ...} has its at +12
+///   codes above naive, with SSE 0). A grid that does not nest has dominance 0, which no amax is below: then every code
+///   above is looked at.
+/// Below: where amax > U T v and 2 v is a code, v is never the answer, nor is any code below it, whose doubles are
+/// codes
+///   as well. And SSE(v) >= (amax - L T v)^2 ends the search once that exceeds the best SSE.
 FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
                                    SearchCount* count = nullptr) noexcept {
   if (block.amax == 0) return 0;
   const int guess = sim::scale_code(space.scale, space.start, block.amax, static_cast<float>(space.tensor_scale));
   const int start = guess < space.first_code ? space.first_code : guess;
+  const double undersize = undersize_constant(space.nesting, block.n);
   double energy = 0;
   for (int i = 0; i < block.n; ++i) energy += space.magnitude(block.x[i]) * space.magnitude(block.x[i]);
   Best best = {start, sums_at(space, block, start)};
@@ -148,6 +204,8 @@ FP4SCOPE_HD constexpr int sse_code(const SearchSpace& space, const Block& block,
     keep_better(space, block, code, best, count);
   }
   for (int code = start - 1; code >= space.first_code; --code) {
+    const bool has_double = 2 * space.scale_value[code] <= space.scale_value[space.last_code];
+    if (has_double && space.factor * block.amax > undersize * space.step(code)) break;  // exact: 20 + 29 bits
     const double clipped = space.factor * block.amax - space.top() * space.step(code);
     // 2^-50 covers the roundings of the difference, the square and the product.
     if (clipped > 0 && clipped * clipped * (1 - 0x1p-50) > sse_upper_bound(space, block, energy, best)) break;

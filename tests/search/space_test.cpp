@@ -43,14 +43,14 @@ TEST(Space, lists_every_positive_code_with_its_value) {
 }
 
 TEST(Dominance, constants_are_7_and_7_and_a_half) {
-  EXPECT_EQ(search::dominance_constant(sim::make_grid(formats::e2m1)), 7);
-  EXPECT_EQ(search::dominance_constant(sim::make_grid(formats::int4)), 7.5);
+  EXPECT_EQ(search::dominance_constant(search::nesting(sim::make_grid(formats::e2m1))), 7);
+  EXPECT_EQ(search::dominance_constant(search::nesting(sim::make_grid(formats::int4))), 7.5);
 }
 
 TEST(Dominance, is_unknown_where_doubled_levels_are_no_levels) {
   sim::Grid grid = sim::make_grid(formats::e2m1);
   grid.level[3] = 1.75;  // 2 * 1.75 = 3.5 is below 6 and no level
-  EXPECT_EQ(search::dominance_constant(grid), 0);
+  EXPECT_EQ(search::dominance_constant(search::nesting(grid)), 0);
 }
 
 TEST(Dominance, a_dominated_code_never_errs_less_than_its_half) {

@@ -46,6 +46,19 @@ std::string compare_text(const char* format, float t, const std::vector<float>& 
   return text;
 }
 
+/// T v^2 Q - 2 v X, term by term.
+mpq_class linear_terms(const search::SearchSpace& space, const search::Block& block, int code) {
+  const double step = space.step(code), v = space.scale_value[code];
+  const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
+  mpq_class sum = 0;
+  for (int i = 0; i < block.n; ++i) {
+    const double magnitude = space.magnitude(block.x[i]);
+    const mpq_class q(space.grid.level[sim::nearest_index(thresholds, magnitude)]);
+    sum += mpq_class(space.tensor_scale) * mpq_class(v) * v * q * q - 2 * mpq_class(v) * q * mpq_class(magnitude);
+  }
+  return sum;
+}
+
 class EveryFormatAndBlock : public testing::TestWithParam<SizeRow> {};
 
 TEST_P(EveryFormatAndBlock, sse_equals_exhaustive_on_every_block) {
@@ -107,6 +120,11 @@ TEST_P(EveryFormatAndBlock, exact_terms_agree_with_gmp_on_any_two_codes) {
             search::compare_sse(space, block, a, search::sums_at(space, block, a), b, search::sums_at(space, block, b));
         ASSERT_EQ(sum.sign(), (want > 0) - (want < 0))
             << blocks::describe(row.format, family.name, t, x) << compare_text(row.format, t, x, a, b);
+        const int wide = space.scale_value[a] > 0 || space.scale_value[b] > 0
+                             ? search::compare_sse_wide(space, space, block, a, b)
+                             : compared;
+        ASSERT_EQ(wide, sum.sign()) << blocks::describe(row.format, family.name, t, x)
+                                    << compare_text(row.format, t, x, a, b);
         ASSERT_EQ(compared, sum.sign()) << blocks::describe(row.format, family.name, t, x)
                                         << compare_text(row.format, t, x, a, b);
       }
@@ -114,14 +132,59 @@ TEST_P(EveryFormatAndBlock, exact_terms_agree_with_gmp_on_any_two_codes) {
   }
 }
 
-/// X may be off by a rounding for each addition: a tie must still be a tie, and an order the real one.
-TEST_P(EveryFormatAndBlock, rounded_sums_do_not_change_an_order) {
+/// Full significands at both ends of the usual range, in blocks of the largest size, and every family: T A - 2 B in
+/// binary64 is the real number.
+TEST_P(EveryFormatAndBlock, binary64_is_exact_in_the_usual_range) {
+  const SizeRow& row = GetParam();
+  Maker maker(row.format, 4);
+  long compared = 0;
+  for (const float t : {1.0f, 0x1.fffffep-20f, 0x1.234567p-11f, 0x1p-149f, 0x1.555554p100f}) {
+    const search::SearchSpace space = space_of(row.format, t);
+    const int n = std::min(space.exact_block, search::max_block);
+    ASSERT_GE(n, 128);
+    for (int i = 0; i < 100; ++i) {
+      const bool extreme = i % 32 == 0;
+      const auto family = blocks::all_families[static_cast<std::size_t>(i) % std::size(blocks::all_families)].family;
+      std::vector<float> x = maker.make(family, t, extreme ? n : std::min(row.block, 32));
+      const int code = space.first_code + maker.below(space.last_code);
+      for (float& value : x) {
+        if (!extreme) continue;
+        const double spread = maker.below(2) ? 0.26 : search::usual_high * (1 - 0x1p-20);
+        value = __builtin_bit_cast(
+            float,
+            __builtin_bit_cast(std::uint32_t, static_cast<float>(std::min(spread * space.step(code), 0x1p127))) | 1);
+      }
+      const search::Block block = block_of(x);
+      std::vector<int> usual;
+      for (int c = space.first_code; c <= space.last_code && block.amax > 0; ++c) {
+        if (in_usual_range(space, block, c)) usual.push_back(c);
+      }
+      for (int pair = 0; pair < 2 && !usual.empty(); ++pair) {
+        const int a = usual[static_cast<std::size_t>(maker.below(static_cast<int>(usual.size())))];
+        const int b = pair % 2 ? usual.front() : usual.back();
+        const search::Sums at_a = search::sums_at(space, block, a), at_b = search::sums_at(space, block, b);
+        const double va = space.scale_value[a], vb = space.scale_value[b];
+        const double quadratic = space.tensor_scale * (va * va * at_a.q) - space.tensor_scale * (vb * vb * at_b.q);
+        const double difference = quadratic - (2 * va * at_a.x - 2 * vb * at_b.x);
+        const mpq_class want = linear_terms(space, block, a) - linear_terms(space, block, b);
+        ASSERT_EQ(mpq_class(difference), want)
+            << blocks::describe(row.format, "extreme", t, x) << std::hex << " 0x" << a << " 0x" << b;
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GT(compared, 200);
+}
+
+/// Outside it X may be off by a rounding for each addition: a tie must still be a tie, and an order the real one.
+TEST_P(EveryFormatAndBlock, rounded_sums_do_not_change_an_order_outside) {
   const SizeRow& row = GetParam();
   Maker maker(row.format, 4);
   for (int i = 0; i < 2000 / row.block + 20; ++i) {
     const std::vector<float> x = maker.make(blocks::Family::lattice, 0x1.234566p-11f, row.block);
-    const search::SearchSpace space = space_of(row.format, 0x1.234566p-11f);
+    search::SearchSpace space = space_of(row.format, 0x1.234566p-11f);
     const int best = search::sse_code_ref(space, block_of(x));
+    space.exact_block = 0;
     for (int code = std::max(best - 20, space.first_code); code <= std::min(best + 20, space.last_code); ++code) {
       const search::Sums a = search::sums_at(space, block_of(x), best), b = search::sums_at(space, block_of(x), code);
       const int order = search::compare_sse(space, block_of(x), best, a, code, b);
