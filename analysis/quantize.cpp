@@ -125,8 +125,6 @@ const sim::Recipe* parse_recipe(const std::string& name, const std::string& form
     }
   }
   const std::vector<std::string> formats = recipe_has(name, "");
-  if (name == "scalesweep")
-    throw UsageError("--recipe", "'" + name + "' is not built yet", "there are: " + join(recipe_names()));
   if (formats.empty()) {
     if (name == "ml_dtypes" || name == "cuda") {
       throw UsageError("--recipe", "'" + name + "' converts elements and has no block scales",

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "search/if4.hpp"
+#include "search/window.hpp"
 #include "sim/eden.hpp"
 #include "sim/scale.hpp"
 
@@ -14,6 +15,7 @@ enum class MethodKind : std::uint8_t {
   four_over_six,   ///< the better of two
   sse,             ///< the best of all, pruned
   exhaustive,      ///< the best of all, one by one: the yardstick
+  window,          ///< the best of eleven codes around naive's
   hessian,         ///< the best of all under r^T H r
   eden,           ///< the rule of sim/eden.hpp; the scales are corrected once the elements are known
   select_element,  ///< the rule, then the better of two element types
@@ -42,6 +44,7 @@ inline constexpr Method all_methods[] = {
     {"nvfp4",      "4over6",     MethodKind::four_over_six,  sim::six_rule,               256, "amax to 6 or to 4, by --select; ties to 6"},
     {"nvfp4",      "sse",        MethodKind::sse,            sim::six_rule,               0,   "least squared error over all codes"},
     {"nvfp4",      "exhaustive", MethodKind::exhaustive,     sim::six_rule,               0,   "the same as sse, one code after the other"},
+    {"nvfp4",      "scalesweep", MethodKind::window,         sim::six_rule,               0,   "least squared error over codes -3 .. +7 around naive's (arXiv 2606.07618)"},
     {"nvfp4",      "hessian",    MethodKind::hessian,        sim::six_rule,               0,   "least r^T H r over all codes"},
     {"nvfp4",      "ms_eden",    MethodKind::eden,           sim::eden_rule,              0,   "MS-EDEN: nearest elements, scales corrected and rounded stochastically"},
     {"mxfp4",      "naive",      MethodKind::rule,           sim::floor_rule,             0,   "the same as floor"},

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "search/window.hpp"
+
 namespace fp4scope::search {
 
 namespace {
@@ -143,6 +145,39 @@ RecipeBlock search_qwantize(const RecipeTask& task, float b, const float* x, int
   return {best, false};
 }
 
+/// sum (q - y)^2 in y's units, pairs in fused multiply-adds, times s^2: the kernel's own sequence.
+float scalesweep_error(const sim::RecipeTensor& t, float s, const float* x, const float* values, int n) {
+  const float inverse = 1 / s;
+  float sum = 0;
+  for (int i = 0; i < n; ++i) {
+    const float d = values[i] - x[i] * t.encode * inverse;
+    sum = i == 0 ? d * d : std::fma(d, d, sum);
+  }
+  return sum * (s * s);
+}
+
+/// Codes from three below v's to seven above, cut to 1 .. 126; a candidate needs a strictly smaller error. NaN errors
+/// never win, so a block of them keeps code 0.
+RecipeBlock search_scalesweep(const RecipeTask& task, float b, const float* x, int n, std::uint8_t* codes,
+                              RecipeRoom& room) {
+  const sim::Recipe& r = *task.recipe;
+  const int base = sim::recipe_scale_code(r, *task.format, sim::block_value(r, task.tensor, b));
+  float least = std::numeric_limits<float>::infinity();
+  int best = 0;
+  for (int offset = -scalesweep_below; offset <= scalesweep_above; ++offset) {
+    const int code = std::clamp(base + offset, 1, 126);
+    sim::recipe_codes(r, *task.format, task.tensor, code, b, x, n, task.rounding, room.codes.data(),
+                      room.values.data());
+    const float s = formats::decode_float(task.format->scale, static_cast<std::uint32_t>(code));
+    const float error = scalesweep_error(task.tensor, s, x, room.values.data(), n);
+    if (!(error < least)) continue;
+    least = error;
+    best = code;
+  }
+  sim::recipe_codes(r, *task.format, task.tensor, best, b, x, n, task.rounding, codes);
+  return {best, false};
+}
+
 }  // namespace
 
 float recipe_amax(const sim::Recipe& recipe, const float* x, std::int64_t n) {
@@ -165,6 +200,7 @@ RecipeBlock recipe_block(const RecipeTask& task, float b, const float* x, int n,
     case Candidates::four_over_six: return choose_four_over_six(task, b, x, n, row, codes, room);
     case Candidates::int4: return choose_element(task, b, x, n, row, codes, room);
     case Candidates::qwantize: return search_qwantize(task, b, x, n, codes, room);
+    case Candidates::scalesweep: return search_scalesweep(task, b, x, n, codes, room);
     case Candidates::one: break;
   }
   const sim::Recipe& r = *task.recipe;

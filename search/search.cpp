@@ -50,6 +50,7 @@ int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block
     }
     case MethodKind::sse:
     case MethodKind::exhaustive: return best_code(task, spaces, block, &scratch.count);
+    case MethodKind::window: return scalesweep_code(space, block, &scratch.count);
     case MethodKind::hessian: {
       const BlockHessian hessian = {task.hessians->of(column_block),
                                     task.hessians->envelope.data() + column_block * block.n};

@@ -47,6 +47,7 @@ enum class BlockStep : std::uint8_t {
   over_q_over_d,      ///< v = (b / Q) / D
   over_qd,            ///< v = b / (Q * D)
   over_q_m_over_aq,   ///< v = ((b / Q) * M) / (a / Q)
+  sb_times_fl_q,      ///< v = (b * S) * fl(1/Q)
   rational,           ///< v = M * b / a in real numbers
 };
 
@@ -77,6 +78,7 @@ enum class DataStep : std::uint8_t {
   divide,            ///< y = x / (s * D)
   divide_by_s,       ///< y = x / (s / S)
   reciprocal_twice,  ///< y = x * (S / s)
+  scaled_first,      ///< y = (x * S) * (1 / s)
   bf16_factor,       ///< y = x * bf16(min(S / s, bf16 max))
   distance,          ///< no y: the element q with the least |q * s - x|, the first one of equals
   rational,          ///< K * |x| against midpoint * s * a in real numbers
@@ -104,6 +106,7 @@ enum class Candidates : std::uint8_t {
   four_over_six,  ///< v and fl(1.5 v); the second if its error is less
   int4,           ///< E2M1 and INT4 * 6/7 at one scale; the second if its error is less
   qwantize,       ///< every code within qwantize's bounds, the first of the least error
+  scalesweep,     ///< eleven codes from three below v's to seven above, the first of the least error
 };
 
 /// T.dequantized, where the recipe has an order of its own; else the exact product, rounded once.
@@ -218,6 +221,7 @@ FP4SCOPE_HD constexpr float block_value(const Recipe& r, const RecipeTensor& t, 
     case BlockStep::over_q_times_s: v = over * t.encode; break;
     case BlockStep::s_times_fl_q: v = t.encode * (b * fl_q); break;
     case BlockStep::over_q_over_d: v = over / t.decode; break;
+    case BlockStep::sb_times_fl_q: v = b * t.encode * fl_q; break;
     case BlockStep::over_qd: v = b / (q * t.decode); break;
     case BlockStep::over_q_m_over_aq: {
       if (over == 0) over = r.zero.zero_value;
@@ -293,6 +297,7 @@ FP4SCOPE_HD constexpr int rational_scale_code(const formats::BlockFormat& format
 
 /// How y comes from x in one block.
 struct DataFactor {
+  float first = 1;  ///< x is multiplied by this before
   float factor = 1;
   bool divides = false;
   bool zeros = false;        ///< every y is 0
@@ -309,6 +314,10 @@ FP4SCOPE_HD constexpr DataFactor data_factor(const Recipe& r, const RecipeTensor
   switch (r.data) {
     case DataStep::reciprocal: d.factor = 1 / (s * t.decode); break;
     case DataStep::reciprocal_twice: d.factor = t.encode / s; break;
+    case DataStep::scaled_first:
+      d.first = t.encode;
+      d.factor = 1 / s;
+      break;
     case DataStep::bf16_factor: {
       constexpr float bf16_max = 0x1.FEp127f;
       const float ratio = t.encode / s;
@@ -331,7 +340,7 @@ FP4SCOPE_HD constexpr DataFactor data_factor(const Recipe& r, const RecipeTensor
 
 FP4SCOPE_HD constexpr float data_value(const DataFactor& d, float x) noexcept {
   if (d.zeros || (d.keeps_zeros && x == 0)) return is_negative(x) ? -0.0f : 0.0f;
-  float y = d.divides ? x / d.factor : x * d.factor;
+  float y = d.divides ? x / d.factor : x * d.first * d.factor;
   // torchao's element codes a NaN's bits, and processors make different ones (0 * Inf): here those of x86-64.
   if (y != y) y = __builtin_bit_cast(float, x == x ? 0xFFC00000u : __builtin_bit_cast(std::uint32_t, x) | 0x400000u);
   return d.rounds_bf16 ? round_bf16(y) : y;

@@ -4,7 +4,7 @@
 // Read in the sources of TransformerEngine (core_nvfp4.cuh, quantize_4over6_nvfp4.cuh, reference_nvfp4.py), fouroversix
 // (quantize/pytorch/reference.py), Model-Optimizer (nvfp4_tensor.py, mxfp4_tensor.py, fp4_kernel.py), torchao
 // (nvfp4_tensor.py, mx_tensor.py), compressed-tensors (helpers.py, fp4_utils.py), vLLM (nvfp4_emulation_utils.py),
-// flashinfer (quantization_utils.cuh), FP-Quant (quantizer.py), qwantize (nvfp4/reference.py, mxfp4/reference.py),
+// flashinfer (quantization_utils.cuh), FP-Quant (quantizer.py), qwantize (nvfp4/reference.py, mxfp4/reference.py), ScaleSweep (kernel_ScaleSweep_MSE.py),
 // microxcaling (mx_ops.py, elemwise_ops.py), ggml (ggml-quants.c, ggml-impl.h); OCP MX v1.0, 6.3.
 #pragma once
 
@@ -169,6 +169,18 @@ inline constexpr Recipe fpquant = {
     .zero_data = ZeroData::one,
     .element = signed_by_comparison,
     .meaning = "FP-Quant on binary32 data: S = 2688 * (1 / a), x / (s * D)",
+};
+inline constexpr Recipe scalesweep = {
+    .name = "scalesweep",
+    .format = "nvfp4",
+    .methods = "scalesweep",
+    .block = 16,
+    .scale_max = 256,
+    .tensor = TensorStep::decode,
+    .value = BlockStep::sb_times_fl_q,
+    .data = DataStep::scaled_first,
+    .candidates = Candidates::scalesweep,
+    .meaning = "ScaleSweep (arXiv 2606.07618): codes -3 .. +7 around amax / 6, binary32 errors, the first of the least",
 };
 inline constexpr Recipe qwantize = {
     .name = "qwantize",
@@ -348,6 +360,7 @@ inline constexpr Recipe all_recipes[] = {
     recipe_rows::with(recipe_rows::qwantize, [](Recipe& r) { r.methods = "sse"; r.candidates = Candidates::qwantize; r.meaning = "its search: E4M3 codes within bounds from the naive error, binary32 sums, the first of the least"; }),
     recipe_rows::with(recipe_rows::qwantize, [](Recipe& r) { r.format = "mxfp4"; r.methods = "naive floor"; r.value = BlockStep::amax; r.cast = ScaleCast::floor_shifted; r.zero = {}; r.meaning = "floor of a binary32 logarithm shifted by 125, code at least 1"; }),
     recipe_rows::with(recipe_rows::qwantize, [](Recipe& r) { r.format = "mxfp4"; r.methods = "sse"; r.value = BlockStep::amax; r.cast = ScaleCast::floor_shifted; r.zero = {}; r.candidates = Candidates::qwantize; r.meaning = "its search over UE8M0 codes 1 to 254"; }),
+    recipe_rows::scalesweep,
     recipe_rows::ocp,
     recipe_rows::on(recipe_rows::ocp, "mxfp6_e2m3"), recipe_rows::on(recipe_rows::ocp, "mxfp6_e3m2"),
     recipe_rows::on(recipe_rows::ocp, "mxfp8_e4m3"), recipe_rows::on(recipe_rows::ocp, "mxfp8_e5m2"),

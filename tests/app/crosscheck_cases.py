@@ -14,7 +14,7 @@ import reference
 from harness import Case, Tensor, command, floats, write_safetensors
 
 NVFP4 = ["exact", "rational", "te", "te_ref", "te_fast", "fouroversix", "modelopt_dyn", "modelopt_export", "modelopt_fakequant", "torchao",
-         "compressed_tensors", "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "fpquant_bf16", "qwantize", "ggml"]
+         "compressed_tensors", "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "fpquant_bf16", "qwantize", "scalesweep", "ggml"]
 REFUSED = {"flashinfer_fast": "rcp.approx.ftz", "trtllm": "rcp.approx.ftz", "vllm": "rcp.approx.ftz", "cutlass": "rcp.approx.ftz", "modelopt_triton": "div.full",
            "modelopt_triton_dyn": "div.full", "modelopt_cuda_ext": "div.approx.ftz", "ggml_cuda": "div.approx.ftz and lg2.approx", "vllm_emulation_triton": "div.full"}
 COLUMNS = ["first", "second", "dtype", "blocks", "elements", "scales_differ", "blocks_differ", "blocks_differ_error", "codes_differ", "values_differ", "example"]

@@ -104,7 +104,7 @@ class WrongWords(Case):
         nvfp4 = [*QUANTIZE, "--format", "nvfp4"]
         self.refused(["'search'", "not built yet", "amax", "none"], *nvfp4, "--tensor-scale", "search")
         self.refused(["'cuda'", "not built yet", "cpu"], *nvfp4, "--device", "cuda")
-        self.refused(["'scalesweep'", "not built yet", "exact"], *nvfp4, "--recipe", "scalesweep")
+        self.refused(["--scale", "scalesweep has no naive", "there are: scalesweep"], *nvfp4, "--recipe", "scalesweep")
         self.refused(["--certificate", "not built yet"], *nvfp4, "--certificate")
 
     def test_a_recipe_refuses_what_its_source_does_not_have(self):
