@@ -11,12 +11,10 @@ Layer::Layer(const SweepConfig& config, const Plan& plan, const PlannedTensor& t
   if (activations) reference_output_energy = output_energy(weights, *activations);
 }
 
-const search::Hessians* Layer::hessians(int block) {
-  if (hessians_.block != block) {
-    const Matrix x = pad_columns(*inputs_, block);
-    hessians_ = search::make_hessians(x.data.data(), x.rows, x.cols, block);
-  }
-  return &hessians_;
+const Curvature* Layer::curvature(int block, bool full) {
+  const bool enough = curvature_.blocks.block == block && (!full || curvature_.full.cols > 0);
+  if (!enough) curvature_ = curvature_of(*inputs_, block, full);
+  return &curvature_;
 }
 
 void Layer::load_activations(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor,

@@ -1,9 +1,10 @@
-// What the runs of one tensor share: its data, the layer's inputs X, and the Hessians of one block size at a time.
+// What the runs of one tensor share: its data, the layer's inputs X, and their H for one block size at a time.
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "analysis/curvature.hpp"
 #include "analysis/metrics.hpp"
 #include "analysis/sweep_plan.hpp"
 
@@ -14,8 +15,8 @@ class Layer {
   /// Reads or samples the tensor; X is sampled or the plan's. Throws Error.
   Layer(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor, const Notice& notice);
 
-  /// Over the columns padded to whole blocks; valid until the next call.
-  const search::Hessians* hessians(int block);
+  /// H for blocks of that size, whole where asked for; valid until the next call.
+  const Curvature* curvature(int block, bool full);
 
   const Matrix weights;
   const std::string hash;
@@ -29,7 +30,7 @@ class Layer {
 
   Matrix sampled_;
   const Matrix* inputs_ = nullptr;  // sampled_, or the plan's
-  search::Hessians hessians_;
+  Curvature curvature_;
 };
 
 }  // namespace fp4scope::analysis

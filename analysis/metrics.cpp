@@ -116,6 +116,24 @@ double output_energy(const Matrix& weights, const Activations& x) {
                              [&](std::int64_t row, double* out) { std::copy_n(weights.row(row), weights.cols, out); });
 }
 
+double output_error(const Matrix& weights, const Quantized& q, const search::FullHessian& hessian) {
+  constexpr std::int64_t rows_in_memory = 256;
+  double error = 0, energy = 0;
+  for (std::int64_t first = 0; first < weights.rows; first += rows_in_memory) {
+    const std::int64_t rows = std::min(rows_in_memory, weights.rows - first);
+    std::vector<double> whole(static_cast<std::size_t>(rows * hessian.cols), 0.0), lost = whole;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const float* const x = weights.row(first + r);
+      double* const out = lost.data() + r * hessian.cols;
+      std::copy_n(x, weights.cols, whole.data() + r * hessian.cols);
+      for_each_value(q, first + r, weights.cols, [&](std::int64_t c, double value) { out[c] = x[c] - value; });
+    }
+    for (const double loss : search::row_losses(hessian, lost.data(), rows)) error += loss;
+    for (const double loss : search::row_losses(hessian, whole.data(), rows)) energy += loss;
+  }
+  return std::sqrt(error / energy);
+}
+
 Metrics measure(const Matrix& original, const Quantized& q, const Activations* activations,
                 double reference_output_energy, std::vector<double>* block_sse) {
   const search::Method& naive = q.config.naive();

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "analysis/quantize.hpp"
+#include "search/full_hessian.hpp"
 
 namespace fp4scope::analysis {
 
@@ -22,6 +23,9 @@ Activations make_activations(const Matrix& x);
 /// |M X^T|_F^2 for M [rows, cols] given as a row producer: the squared norm of the output that M contributes.
 /// X W^T and (X Wq^T - X W^T) are the two uses. Sums over columns in order, binary64.
 double output_energy(const Matrix& weights, const Activations& x);
+
+/// The relative output error from H of the whole row: sqrt(sum r^T H r / sum w^T H w), what inputs with X^T X = H give.
+double output_error(const Matrix& weights, const Quantized& q, const search::FullHessian& hessian);
 
 /// Offsets -16 .. 16 in codes; the ends hold everything beyond.
 inline constexpr int move_reach = 16;

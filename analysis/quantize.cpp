@@ -6,11 +6,15 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "analysis/curvature.hpp"
 #include "analysis/eden.hpp"
 #include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
+#include "search/joint_search.hpp"
+#include "search/tensor_scale.hpp"
 #include "sim/eden.hpp"
+#include "sim/encode_lanes.hpp"
 #include "sim/random.hpp"
 
 namespace fp4scope::analysis {
@@ -54,9 +58,8 @@ const search::Method& parse_method(const FormatTable& table, const std::string& 
 }
 
 void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
-  const std::vector<std::string> known = {"amax", "none", "a positive number"};
+  const std::vector<std::string> known = {"amax", "none", "search", "headroom", "soar", "a positive number"};
   const std::string word = !words.tensor_scale.empty() ? words.tensor_scale : c.format->tensor_scaled ? "amax" : "none";
-  if (word == "search") throw UsageError("--tensor-scale", "'search' is not built yet", "there are: " + join(known));
   const int default_max = c.method->scale_max != 0 ? c.method->scale_max : c.format->scale_max;
   c.scale_max = words.scale_max != 0 ? words.scale_max : default_max;
   if (c.scale_max < 0) throw UsageError("--scale-max", "must be positive");
@@ -65,6 +68,14 @@ void parse_tensor_scale(const QuantizeWords& words, QuantizeConfig& c) {
   }
   if (word == "none") {
     c.scaling = TensorScaling::none;
+  } else if (word == "search" || word == "headroom" || word == "soar") {
+    if (!c.format->tensor_scaled || c.format->selects() || c.method->random()) {
+      throw UsageError("--tensor-scale", fmt::format("{} {} has no search for one", c.format->name, c.method->name),
+                       "nvfp4 and nvint4 have");
+    }
+    c.scaling = word == "search"     ? TensorScaling::search
+                : word == "headroom" ? TensorScaling::headroom
+                                     : TensorScaling::soar;
   } else if (word == "amax") {
     c.scaling = TensorScaling::amax;
     if (c.scale_max == 0) {
@@ -216,11 +227,44 @@ void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
   }
 }
 
+/// What only methods that choose elements too take, and what they don't.
+void parse_joint(const QuantizeWords& words, QuantizeConfig& c) {
+  const std::string name = c.method->name;
+  if (words.damping && !c.method->damps()) {
+    throw UsageError("--damping", "has no effect on " + name, "it is gptq's");
+  }
+  if (words.node_limit && !c.method->limits_nodes()) {
+    throw UsageError("--node-limit", "has no effect on " + name, "joint, hessian_row_joint and gptq_joint have one");
+  }
+  const bool searched =
+      c.scaling == TensorScaling::search || c.scaling == TensorScaling::headroom || c.scaling == TensorScaling::soar;
+  if (searched && c.nonfinite == Nonfinite::propagate) {
+    throw UsageError("--nonfinite", "a tensor scale can't be searched with a NaN", "refuse");
+  }
+  c.damping = words.damping.value_or(c.damping);
+  c.node_limit = words.node_limit.value_or(c.node_limit);
+  if (!(c.damping >= 0 && c.damping <= 1e6)) throw UsageError("--damping", "must be from 0 to 1000000");
+  if (c.node_limit < 1) throw UsageError("--node-limit", "must be positive");
+  if (!c.method->gives_codes()) return;
+  if (c.block > search::max_joint_block) {
+    throw UsageError("--block", fmt::format("{} has blocks up to {}", name, search::max_joint_block));
+  }
+  if (c.rounding != formats::Rounding::nearest_even) {
+    throw UsageError("--rounding", name + " chooses the elements itself", "leave it out");
+  }
+  if (c.nonfinite == Nonfinite::propagate) {
+    throw UsageError("--nonfinite", "errors of a NaN can't be weighed by " + name, "refuse");
+  }
+}
+
 }  // namespace
 
 std::string QuantizeConfig::scaling_text() const {
   if (scaling == TensorScaling::amax) return "amax";
   if (scaling == TensorScaling::none) return "none";
+  if (scaling == TensorScaling::search) return "search";
+  if (scaling == TensorScaling::headroom) return "headroom";
+  if (scaling == TensorScaling::soar) return "soar";
   return fmt::format("{}", scaling_value);
 }
 
@@ -240,7 +284,8 @@ QuantizeConfig parse_config(const QuantizeWords& words, Formats formats) {
   }
   if (c.tiles && c.format->selects() && c.block > 16) throw UsageError("--block-2d", "if4 has tiles up to 16 x 16");
   if (c.tiles && c.method->needs_hessian()) {
-    throw UsageError("--block-2d", "hessian has no square blocks", "a tile's rows share a scale but not a loss");
+    throw UsageError("--block-2d", std::string(c.method->name) + " has no square blocks",
+                     "a tile's rows share a scale but not a loss");
   }
   if (c.method->random() && c.tiles) throw UsageError("--block-2d", "ms_eden has no square blocks");
   if (c.method->random() && !words.rounding.empty()) {
@@ -256,6 +301,7 @@ QuantizeConfig parse_config(const QuantizeWords& words, Formats formats) {
   c.nonfinite = nonfinite == "refuse" ? Nonfinite::refuse : Nonfinite::propagate;
   if (c.recipe) apply_recipe(words, c);
   else parse_tensor_scale(words, c);
+  parse_joint(words, c);
   return c;
 }
 
@@ -295,18 +341,21 @@ void encode_row(const Quantized& q, const sim::Grid grids[2], const float* x, st
   const formats::BlockFormat& format = *q.config.format;
   const int n = q.config.block;
   const bool stochastic = q.config.rounding == formats::Rounding::stochastic;
+  if (format.element.bits <= 4 && !stochastic) {
+    const std::uint8_t* const scales = q.scales.data() + row * q.blocks_per_row();
+    return sim::encode_blocks(format, q.tensor_scale, x, q.blocks_per_row(), n, scales, codes);
+  }
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b, x += n, codes += n) {
     const double step = q.step(row, b);
     const bool integer = q.integer(row, b);
     const formats::Format& element = integer ? formats::int4 : format.element;
-    const sim::Grid& grid = grids[integer ? 1 : 0];
     const auto first = static_cast<std::uint64_t>(row * q.cols + b * n);
     if (stochastic) sim::fill_words(q.config.seed, q.config.stream, first, n, words.data());
     const std::uint32_t* const random = stochastic ? words.data() : nullptr;
     if (format.element.bits > 4) sim::quantize_wide_block(element, x, n, step, q.config.rounding, random, codes);
-    else if (stochastic)
-      sim::quantize_block_stochastic(element, grid, x, n, step, random, codes, sim::grid_factor(format));
-    else sim::quantize_block(element, grid, x, n, step, codes, sim::grid_factor(format));
+    else
+      sim::quantize_block_stochastic(element, grids[integer ? 1 : 0], x, n, step, random, codes,
+                                     sim::grid_factor(format));
   }
 }
 
@@ -321,27 +370,62 @@ void encode_rows(Quantized& q, const Matrix& m) {
   }
 }
 
-void quantize_exact(Quantized& q, const Matrix& m, const search::Hessians* hessians, const std::atomic<bool>* stop) {
+float least_loss(const std::vector<search::ScaledLoss>& candidates) {
+  const auto less = [](const search::ScaledLoss& a, const search::ScaledLoss& b) { return a.loss < b.loss; };
+  return std::min_element(candidates.begin(), candidates.end(), less)->tensor_scale;
+}
+
+void choose_tensor_scale(Quantized& q, const Matrix& m) {
+  const QuantizeConfig& c = q.config;
+  const float* const x = m.data.data();
+  constexpr int soar_iterations = 15;  // as published
+  switch (c.scaling) {
+    case TensorScaling::none: break;
+    case TensorScaling::value: q.tensor_scale = c.scaling_value; break;
+    case TensorScaling::amax:
+      q.tensor_scale = c.method->random() ? sim::eden_tensor_scale(q.amax)
+                       : c.unbiased       ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
+                                          : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
+      break;
+    case TensorScaling::search: {
+      const search::TensorScaleResult found = search::search_tensor_scale(*c.format, c.block, x, m.rows, m.cols);
+      q.tensor_scale = found.tensor_scale;
+      q.tensor_scale_bound = found.lower_bound;
+      break;
+    }
+    case TensorScaling::headroom:
+      q.tensor_scale = least_loss(search::headroom_losses(*c.format, c.block, x, m.rows, m.cols));
+      break;
+    case TensorScaling::soar:
+      q.tensor_scale = least_loss(search::alternate_scales(*c.format, c.block, x, m.rows, m.cols, soar_iterations));
+      break;
+  }
+}
+
+void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
   q.amax = finite_amax(m);
-  const bool eden = c.method->kind == search::MethodKind::eden;
-  if (c.scaling == TensorScaling::amax && eden) {
-    q.tensor_scale = sim::eden_tensor_scale(q.amax);
-  } else if (c.scaling == TensorScaling::amax) {
-    q.tensor_scale = c.unbiased ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
-                                : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
-  } else if (c.scaling == TensorScaling::value) {
-    q.tensor_scale = c.scaling_value;
-  }
-  const search::SearchTask task = {c.format, c.method, c.select,      c.block,   q.tensor_scale,
-                                   hessians, stop,     c.tile_rows(), c.unbiased};
-  search::SearchResult found = search::search_scales(task, m.data.data(), m.rows, m.cols);
+  choose_tensor_scale(q, m);
+  const search::SearchTask task = {c.format,       c.method,
+                                   c.select,       c.block,
+                                   q.tensor_scale, curvature ? &curvature->blocks : nullptr,
+                                   stop,           c.tile_rows(),
+                                   c.unbiased,     curvature ? &curvature->full : nullptr,
+                                   c.damping,      c.node_limit};
+  search::SearchResult found = c.method->gives_codes() ? search::search_joint(task, m.data.data(), m.rows, m.cols)
+                                                       : search::search_scales(task, m.data.data(), m.rows, m.cols);
   q.scales = std::move(found.scales);
   q.chose_second = found.chose_second;
+  q.proved = found.proved;
+  if (curvature) {
+    q.hessian_hash = fmt::format("{:016x}", curvature->psd.hash);
+    q.hessian_shift = curvature->psd.largest_shift;
+  }
   q.count = found.count;
   if (stop && *stop) return;
-  encode_rows(q, m);
-  if (eden) correct_eden_scales(q, m);
+  if (c.method->gives_codes()) q.codes = std::move(found.codes);
+  else encode_rows(q, m);
+  if (c.method->random()) correct_eden_scales(q, m);
 }
 
 /// One tile of a recipe: gathered, scaled, encoded, put back.
@@ -403,7 +487,7 @@ void check_finite(const QuantizeConfig& config, const Matrix& matrix, const std:
 }  // namespace
 
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
-                   const search::Hessians* hessians, const std::atomic<bool>* stop) {
+                   const Curvature* curvature, const std::atomic<bool>* stop) {
   check_finite(config, matrix, where);
   const bool whole = matrix.cols % config.block == 0;
   const Matrix wide = whole ? Matrix{} : pad_columns(matrix, config.block);
@@ -413,7 +497,7 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
   q.rows = m.rows;
   q.cols = m.cols;
   if (config.recipe) quantize_by_recipe(q, m, stop);
-  else quantize_exact(q, m, hessians, stop);
+  else quantize_exact(q, m, curvature, stop);
   return q;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,12 @@ namespace fp4scope::analysis {
 
 /// Where the tensor scale comes from.
 enum class TensorScaling {
-  amax,   ///< RNE32(amax / (element max * scale max)), recipe `exact`
-  none,   ///< 1
-  value,  ///< given
+  amax,      ///< RNE32(amax / (element max * scale max)), recipe `exact`
+  none,      ///< 1
+  value,     ///< given
+  search,    ///< the least SSE over all binary32 numbers, to 0.1 %, proved (search/tensor_scale.hpp)
+  headroom,  ///< the least SSE among amax's with the largest block scale mapped to 448, 384, .. 192
+  soar,      ///< the end of SOAR's alternation (arXiv 2605.12245)
 };
 
 enum class Nonfinite {
@@ -41,10 +45,12 @@ struct QuantizeConfig {
   formats::Rounding rounding = formats::Rounding::nearest_even;  ///< of elements, where there is a choice
   bool unbiased = false;                                         ///< the 16/17 style of stochastic rounding
   std::uint64_t seed = 1;                                        ///< of stochastic rounding
-  std::uint32_t stream = 0;  ///< a tensor's own numbers under that seed: name_stream
-  bool tiles = false;        ///< square blocks: `block` rows share a scale
+  std::uint32_t stream = 0;          ///< a tensor's own numbers under that seed: name_stream
+  bool tiles = false;                ///< square blocks: `block` rows share a scale
+  double damping = 0.01;             ///< of GPTQ: a share of H's mean diagonal
+  std::int64_t node_limit = 100000;  ///< a block, of the searches for a closest vector
 
-  /// "amax", "none" or the value.
+  /// "amax", "none", "search", "headroom", "soar" or the value.
   std::string scaling_text() const;
   std::string recipe_name() const { return recipe ? recipe->name : "exact"; }
   std::string rounding_name() const;
@@ -62,6 +68,8 @@ struct QuantizeWords {
   int scale_max = 0;
   std::string recipe = {}, rounding = {};
   bool tiles = false;
+  std::optional<double> damping = {};
+  std::optional<std::int64_t> node_limit = {};
 };
 QuantizeConfig parse_config(const QuantizeWords& words, Formats formats = std::make_shared<const FormatTable>());
 
@@ -79,10 +87,14 @@ struct Quantized {
   std::int64_t cols = 0;  ///< as stored: padded to a multiple of the block
   float amax = 0;         ///< of the finite values; of a recipe as its source takes it
   float tensor_scale = 1;
+  double tensor_scale_bound = 0;     ///< TensorScaling::search: no tensor scale has a smaller SSE than this
   sim::RecipeTensor constants;       ///< of a recipe
   std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
   std::vector<std::uint8_t> codes;   ///< [rows, cols]
   std::int64_t chose_second = 0;     ///< blocks (tiles) mapped to 4 by four over six, or made INT4 by IF4
+  std::string hessian_hash;          ///< of the certified diagonal blocks of H, "" without
+  double hessian_shift = 0;          ///< the largest shift that certifying them took
+  std::int64_t proved = 0;           ///< blocks whose scale and elements together are proved best: of method joint
   search::SearchCount count;
 
   std::int64_t blocks_per_row() const { return cols / config.block; }
@@ -96,10 +108,12 @@ struct Quantized {
   double step(std::int64_t row, std::int64_t block_index) const;
 };
 
-/// `where` names the tensor in errors. `hessians`: needed by a Hessian method, over the padded columns.
+struct Curvature;
+
+/// `where` names the tensor in errors. `curvature`: needed by a Hessian method, whole where that needs it.
 /// Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted leaves codes empty.
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
-                   const search::Hessians* hessians = nullptr, const std::atomic<bool>* stop = nullptr);
+                   const Curvature* curvature = nullptr, const std::atomic<bool>* stop = nullptr);
 
 /// visit(column, value) for the first `cols` columns of a row: the exact products.
 template <class Visit>

@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "analysis/certificate.hpp"
+#include "analysis/curvature.hpp"
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
 #include "formats/pack.hpp"
@@ -67,6 +69,28 @@ void check_columns(const QuantizeFileOptions& o, const io::TensorInfo& t) {
   o.notice(fmt::format("{}: {} columns padded with zeros to {}", t.name, cols, stored));
 }
 
+/// Refuses words that leave a certificate nothing to stand on.
+void check_certificate(const QuantizeFileOptions& o) {
+  if (!o.certificate) return;
+  require_certifiable(o.config);
+  if (o.fake_quant) throw UsageError("--certificate", "is of codes, and --fake-quant writes none", "leave one out");
+}
+
+/// The certificate's tensors for a tensor of `rows` and `blocks` a row.
+std::vector<Entry> certificate_entries(const QuantizeConfig& config, const std::string& name, std::int64_t rows,
+                                       std::int64_t blocks) {
+  std::vector<Entry> list;
+  for (const CertificatePart& part : certificate_parts) {
+    if (part.shape == CertificateShape::block) list.push_back({name + part.suffix, part.dtype, {rows, blocks}});
+    if (!config.method->needs_hessian()) continue;
+    if (part.shape == CertificateShape::column_block) list.push_back({name + part.suffix, part.dtype, {blocks}});
+    if (part.shape == CertificateShape::column) {
+      list.push_back({name + part.suffix, part.dtype, {blocks, config.block}});
+    }
+  }
+  return list;
+}
+
 /// Bytes of a row of codes.
 std::int64_t code_bytes(const formats::BlockFormat& format, std::int64_t cols) {
   return format.element.bits <= 4 ? cols / 2 : cols;
@@ -85,9 +109,62 @@ std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
     list.push_back({t->name + ".tensor_scale", "F32", {1}});
     if (o.config.scaling == TensorScaling::amax) list.push_back({t->name + ".amax", "F32", {1}});
     if (o.dequantized) list.push_back({t->name + ".dequantized", "F32", {shape.rows, shape.cols}});
+    if (!o.certificate) continue;
+    for (Entry& e : certificate_entries(o.config, t->name, shape.rows, shape.cols / o.config.block)) {
+      list.push_back(std::move(e));
+    }
   }
   for (const io::TensorInfo* t : job.copied) list.push_back({t->name, t->dtype.name, t->shape});
   return list;
+}
+
+/// "FILE:NAME" as file and tensor; a name may hold colons, a file that ends in .safetensors is taken whole first.
+std::pair<std::string, std::string> split_name(const std::string& text) {
+  const std::string ending = ".safetensors";
+  const std::size_t dot = text.rfind(ending + ":");
+  const std::size_t colon = dot != std::string::npos ? dot + ending.size() : text.find(':');
+  if (colon == std::string::npos) return {text, ""};
+  return {text.substr(0, colon), text.substr(colon + 1)};
+}
+
+/// What errors are weighed with: inputs X, or H from a file.
+struct Weights {
+  Matrix x;
+  Activations activations;
+  std::optional<Curvature> curvature;
+
+  /// Of the tensors that they fit; 0 without.
+  std::int64_t cols() const { return curvature ? curvature->cols : x.cols; }
+};
+
+Weights load_weights(const QuantizeFileOptions& o) {
+  const search::Method& method = *o.config.method;
+  if (method.needs_hessian() && o.activations.empty() && o.hessian.empty()) {
+    throw UsageError("--scale", std::string(method.name) + " needs the layer's inputs, or H = X^T X",
+                     "--activations X.safetensors:NAME or --hessian H.safetensors:NAME");
+  }
+  if (!o.hessian.empty() && !o.activations.empty()) {
+    throw UsageError("--hessian", "stands in for --activations", "leave one of them out");
+  }
+  if (!o.hessian.empty() && (o.transform.transposed || o.transform.rotated())) {
+    throw UsageError("--hessian", "is H in another basis than the transformed tensor",
+                     "--activations, which follow it");
+  }
+  Weights w;
+  if (!o.hessian.empty()) {
+    const auto [path, tensor] = split_name(o.hessian);
+    w.curvature = read_curvature(path, tensor, o.config.block, method.needs_full_hessian());
+  } else if (!o.activations.empty()) {
+    const auto [path, tensor] = split_name(o.activations);
+    w.x = apply_to_inputs(o.transform, read_activations(path, tensor, o.notice));
+    w.activations = make_activations(w.x);
+    if (method.needs_hessian()) w.curvature = curvature_of(w.x, o.config.block, method.needs_full_hessian());
+  }
+  if (w.curvature && w.curvature->psd.shifted > 0) {
+    o.notice(fmt::format("{} of {} diagonal blocks of H were not positive semidefinite: shifted by at most {:.3g}",
+                         w.curvature->psd.shifted, w.curvature->blocks.count(), w.curvature->psd.largest_shift));
+  }
+  return w;
 }
 
 /// A format of one's own, so that dequantize needs nothing but the file.
@@ -102,7 +179,8 @@ Json to_json(const FormatDefinition& d) {
   return j;
 }
 
-std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const io::TensorFile& file, const Job& job) {
+std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const io::TensorFile& file, const Job& job,
+                                            const Weights& weights) {
   std::map<std::string, std::string> out = file.metadata();
   Json j;
   j["tool"] = o.tool;
@@ -123,6 +201,22 @@ std::map<std::string, std::string> metadata(const QuantizeFileOptions& o, const 
   j["hadamard"] = o.transform.hadamard;
   if (o.transform.hadamard_seed) j["hadamard_seed"] = *o.transform.hadamard_seed;
   j["activations"] = o.activations;
+  j["hessian"] = o.hessian;
+  if (o.config.method->damps()) j["damping"] = o.config.damping;
+  if (o.config.method->limits_nodes()) j["node_limit"] = o.config.node_limit;
+  if (weights.curvature) {
+    j["hessian_hash"] = fmt::format("{:016x}", weights.curvature->psd.hash);
+    j["hessian_shifted"] = weights.curvature->psd.shifted;
+    j["hessian_largest_shift"] = weights.curvature->psd.largest_shift;
+  }
+  if (o.certificate) {
+    j["certificate"]["loss"] = o.config.method->needs_hessian() ? "r^T H r" : "squared error";
+    for (const CertificatePart& part : certificate_parts) {
+      if (part.shape == CertificateShape::block || o.config.method->needs_hessian()) {
+        j["certificate"][part.suffix] = part.meaning;
+      }
+    }
+  }
   for (const io::TensorInfo* t : job.quantized) j["tensors"][t->name] = {{"dtype", t->dtype.name}, {"shape", t->shape}};
   // A fake-quantized file holds ordinary tensors, so its record goes under a name that dequantize won't take for codes.
   out[o.fake_quant ? "fp4scope_fake_quant" : "fp4scope"] = j.dump();
@@ -202,66 +296,74 @@ void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const M
   if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q, &m)));
 }
 
-/// "FILE:NAME"; a name may hold colons, a file that exists is taken whole first.
-Matrix load_activations(const QuantizeFileOptions& o) {
-  const std::size_t dot = o.activations.rfind(".safetensors:");
-  if (dot != std::string::npos) {
-    const std::size_t colon = dot + std::string(".safetensors").size();
-    return read_activations(o.activations.substr(0, colon), o.activations.substr(colon + 1), o.notice);
-  }
-  const std::size_t colon = o.activations.find(':');
-  if (colon == std::string::npos) return read_activations(o.activations, "", o.notice);
-  return read_activations(o.activations.substr(0, colon), o.activations.substr(colon + 1), o.notice);
+void write_certificate(const Quantized& q, const Matrix& m, const Weights& weights, const std::string& name,
+                       const std::atomic<bool>* stop, io::SafetensorsWriter& w) {
+  const bool hessian = q.config.method->needs_hessian();
+  const std::vector<double> d = hessian ? minorants(weights.curvature->blocks) : std::vector<double>{};
+  const Certificates c = certify(q, m, hessian ? &weights.curvature->blocks : nullptr, d, stop);
+  w.write(name + ".certificate.lo", bytes_of(c.lo));
+  w.write(name + ".certificate.hi", bytes_of(c.hi));
+  w.write(name + ".certificate.loss", bytes_of(c.loss));
+  w.write(name + ".certificate.gap", bytes_of(c.gap));
+  if (!hessian) return;
+  w.write(name + ".certificate.shift", bytes_of(weights.curvature->psd.shift));
+  w.write(name + ".certificate.minorant", bytes_of(d));
+}
+
+/// |X Wq^T - X W^T| / |X W^T| from X or from a whole H, NaN from neither.
+Metrics measure_with(const Weights& w, bool fits, const Matrix& m, const Quantized& q) {
+  const bool by_inputs = fits && w.x.cols > 0;
+  Metrics metrics =
+      measure(m, q, by_inputs ? &w.activations : nullptr, by_inputs ? output_energy(m, w.activations) : 0);
+  if (fits && !by_inputs && w.curvature->full.cols > 0) metrics.output_error = output_error(m, q, w.curvature->full);
+  return metrics;
 }
 
 }  // namespace
 
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
-  const bool needs_hessian = o.config.method->needs_hessian();
-  if (needs_hessian && o.activations.empty()) {
-    throw UsageError("--scale", "hessian needs the layer's inputs", "--activations X.safetensors:NAME");
-  }
+  check_certificate(o);
   const auto file = io::open_tensors(o.in);
   const Job job = plan(o, *file);
   for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
-  Matrix x;
-  search::Hessians hessians;
-  Activations activations;
-  if (!o.activations.empty()) {
-    x = apply_to_inputs(o.transform, load_activations(o));
-    activations = make_activations(x);
-    if (needs_hessian) {
-      const Matrix wide = pad_columns(x, o.config.block);
-      hessians = search::make_hessians(wide.data.data(), wide.rows, wide.cols, o.config.block);
-    }
-  }
+  const bool needs_hessian = o.config.method->needs_hessian();
+  const Weights weights = load_weights(o);
 
-  io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job));
+  io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job, weights));
   std::vector<QuantizedTensor> summary;
   double total = 0, done = 0;
   for (const io::TensorInfo* t : job.quantized) total += static_cast<double>(t->elements());
   for (const io::TensorInfo* t : job.quantized) {
     const Matrix m = apply(o.transform, o.config, read_matrix(*file, *t, o.notice));
-    const bool fits = !o.activations.empty() && m.cols == x.cols;
-    if (!o.activations.empty() && !fits && !needs_hessian) {
-      o.notice(fmt::format("{}: no output error, {} columns do not fit activations of {}", t->name, m.cols, x.cols));
-    }
+    const std::int64_t columns = weights.cols();
+    const bool fits = columns > 0 && m.cols == columns;
+    const std::string mismatch =
+        fmt::format("{} columns do not fit {} of {}", m.cols, o.hessian.empty() ? "activations" : "H", columns);
+    if (columns > 0 && !fits && !needs_hessian) o.notice(fmt::format("{}: no output error, {}", t->name, mismatch));
     if (needs_hessian && !fits) {
-      throw Error(o.in + ": " + t->name, fmt::format("{} columns do not fit activations of {}", m.cols, x.cols),
-                  "select the tensors that they belong to with --tensor");
+      throw Error(o.in + ": " + t->name, mismatch, "select the tensors that they belong to with --tensor");
     }
     QuantizeConfig config = o.config;
     config.stream = name_stream(t->name);
-    const Quantized q = quantize(config, m, o.in + ": " + t->name, needs_hessian ? &hessians : nullptr, o.stop);
+    const Quantized q =
+        quantize(config, m, o.in + ": " + t->name, needs_hessian ? &*weights.curvature : nullptr, o.stop);
     if (o.stop && *o.stop) return {};
     write_tensor(o, *t, m, q, writer);
-    const Metrics metrics = measure(m, q, fits ? &activations : nullptr, fits ? output_energy(m, activations) : 0);
+    if (o.certificate) write_certificate(q, m, weights, t->name, o.stop, writer);
+    if (o.stop && *o.stop) return {};
+    const Metrics metrics = measure_with(weights, fits, m, q);
+    if (o.config.scaling == TensorScaling::search) {
+      o.notice(fmt::format("{}: no tensor scale has a weight error below {:.4f} % with scales of least squared error",
+                           t->name, 100 * std::sqrt(q.tensor_scale_bound / metrics.energy)));
+    }
     summary.push_back({t->name,
                        {m.rows, m.cols},
                        std::sqrt(metrics.relative_mse()),
                        -10 * std::log10(metrics.relative_mse()),
                        metrics.output_error,
-                       bits_per_weight(q, m.cols)});
+                       bits_per_weight(q, m.cols),
+                       q.block_count(),
+                       q.proved});
     done += static_cast<double>(t->elements());
     if (o.progress) o.progress(done / total, t->name);
   }
@@ -405,6 +507,7 @@ std::size_t dequantize_file(const std::string& in, const std::string& out, const
     quantized.emplace_back(name, shape);
     for (const char* suffix : {".codes", ".scales", ".tensor_scale", ".amax", ".dequantized"})
       parts.push_back(name + suffix);
+    for (const CertificatePart& certificate : certificate_parts) parts.push_back(name + certificate.suffix);
   }
   std::vector<const io::TensorInfo*> copied;
   for (const io::TensorInfo& t : file->tensors()) {

@@ -7,6 +7,7 @@
 //   T.amax          F32 [1] where the tensor scale comes from it
 //   T.dequantized   F32 [R, C] on request: the exact product rounded once, or in the recipe's own order of operations,
 //                   in the rotated and transposed basis
+//   T.certificate.* on request, of methods that are optimal (certificate.hpp)
 // and the configuration as JSON in the file's metadata ("fp4scope"), with the definition of a format of one's own.
 #pragma once
 
@@ -25,9 +26,11 @@ struct QuantizeFileOptions {
   std::vector<std::string> tensors = {"*"};
   std::vector<std::string> exclude;
   std::string activations;   ///< "FILE:NAME", for Hessian methods and the output error; "" for none
+  std::string hessian;       ///< "FILE:NAME" of H instead (curvature.hpp); "" for none
   bool pad_error = false;    ///< refuse a column count that the block doesn't divide
   bool keep = false;         ///< copy what isn't quantized
   bool dequantized = false;  ///< add T.dequantized
+  bool certificate = false;  ///< add T.certificate.*, proofs that the scales are optimal (certificate.hpp)
   bool fake_quant = false;   ///< instead: T itself with its dtype and shape, dequantized; all else copied
   std::string tool;          ///< "fp4scope 0.1.0"
   Notice notice;
@@ -40,6 +43,7 @@ struct QuantizedTensor {
   std::string name;
   Shape2d shape{};
   double weight_error = 0, sqnr_db = 0, output_error = 0, bits_per_weight = 0;
+  std::int64_t blocks = 0, proved = 0;  ///< of method joint: blocks proved best in scale and elements together
 };
 
 /// Throws Error; `out` is whole or absent. Interrupted: no file, an empty list.

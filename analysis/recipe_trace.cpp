@@ -60,8 +60,8 @@ Constants add_constants(Builder& b, const QuantizeConfig& c, int a, bool needs_e
 void add_block_steps(Builder& out, const QuantizeConfig& c, int a, int b, bool needs_decode) {
   const sim::Recipe& r = *c.recipe;
   const std::string q = fmt::format("{}", r.divisor), m = fmt::format("{}", c.scale_max);
-  const bool needs_encode = r.value == BlockStep::times_scaled_fl_q || r.value == BlockStep::over_q_times_s ||
-                            r.value == BlockStep::s_times_fl_q;
+  const bool needs_encode = r.value == BlockStep::times_scaled_fl_q || r.value == BlockStep::sb_times_fl_q ||
+                            r.value == BlockStep::over_q_times_s || r.value == BlockStep::s_times_fl_q;
   const bool own = r.value == BlockStep::over_q_m_over_aq;
   const Constants t = own ? Constants{} : add_constants(out, c, a, needs_encode, needs_decode);
   const int divisor = out.operand(r.divisor), one = out.operand(1);
@@ -80,6 +80,9 @@ void add_block_steps(Builder& out, const QuantizeConfig& c, int a, int b, bool n
     case BlockStep::over_q_times_s: out.step("v", "(b / " + q + ") * S", over_q(), '*', t.encode); break;
     case BlockStep::s_times_fl_q:
       out.step("v", "S * (b * fl(1/" + q + "))", t.encode, '*', out.step("", "b * fl(1/" + q + ")", b, '*', fl_q()));
+      break;
+    case BlockStep::sb_times_fl_q:
+      out.step("v", "(b * S) * fl(1/" + q + ")", out.step("", "b * S", b, '*', t.encode), '*', fl_q());
       break;
     case BlockStep::over_q_over_d: out.step("v", "(b / " + q + ") / D", over_q(), '/', t.decode); break;
     case BlockStep::over_qd:
@@ -148,6 +151,10 @@ Trace data_trace(const QuantizeConfig& config, float a, float s, float x) {
       out.step("y", "x * (1 / (s * D))", element, '*', out.step("", "1 / (s * D)", one, '/', product), bf16_y);
       break;
     }
+    case DataStep::scaled_first:
+      out.step("y", "(x * S) * (1 / s)", out.step("", "x * S", element, '*', t.encode), '*',
+               out.step("", "1 / s", one, '/', scale));
+      break;
     case DataStep::reciprocal_twice:
       out.step("y", "x * (S / s)", element, '*', out.step("", "S / s", t.encode, '/', scale));
       break;

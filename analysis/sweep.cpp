@@ -67,10 +67,11 @@ io::RecordStore open_store(const SweepOptions& options, const std::string& confi
 void run_one(const Work& work, const PlannedTensor& tensor, Layer& layer, const SweepConfig& config,
              const SweepOptions& options, io::RecordStore& store, SweepLog& log) {
   const double start = SweepLog::now();
-  const bool needs_hessian = work.config.method->needs_hessian();
+  const search::Method& method = *work.config.method;
   const std::string where = tensor.input->name + ": " + tensor.name;
-  const Quantized q = quantize(work.config, layer.weights, where,
-                               needs_hessian ? layer.hessians(work.config.block) : nullptr, options.stop);
+  const Quantized q = quantize(
+      work.config, layer.weights, where,
+      method.needs_hessian() ? layer.curvature(work.config.block, method.needs_full_hessian()) : nullptr, options.stop);
   if (options.stop && *options.stop) return;
   std::vector<double> block_sse;
   const Metrics m = measure(layer.weights, q, layer.activations.get(), layer.reference_output_energy,

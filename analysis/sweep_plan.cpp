@@ -123,8 +123,8 @@ Plan make_plan(const SweepConfig& config) {
       for (const QuantizeConfig& c : configs[g]) {
         const std::int64_t cols = plan.tensors[t].shape.cols;
         if (c.method->needs_hessian() && columns != 0 && columns != cols) {
-          plan.skipped.insert(fmt::format("{}: hessian skipped, {} columns do not fit activations of {}",
-                                          plan.tensors[t].name, cols, columns));
+          plan.skipped.insert(fmt::format("{}: {} skipped, {} columns do not fit activations of {}",
+                                          plan.tensors[t].name, c.method->name, cols, columns));
           continue;
         }
         plan.work.push_back({"", t, c});
@@ -144,7 +144,9 @@ double cost(const Work& work, const PlannedTensor& tensor, std::int64_t tokens) 
     case search::MethodKind::select_element: each += 25; break;
     case search::MethodKind::sse: each += 60; break;
     case search::MethodKind::exhaustive: each += 800; break;
+    case search::MethodKind::window: each += 100; break;
     case search::MethodKind::hessian: each += 45.0 * (work.config.block + 16); break;
+    default: each += 5e4; break;  // elements too: a guess, they differ widely
   }
   return static_cast<double>(tensor.shape.rows * tensor.shape.cols) * (each + 0.7 * static_cast<double>(tokens));
 }

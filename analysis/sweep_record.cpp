@@ -31,7 +31,7 @@ const ColumnRow column_rows[] = {
     {"block", "1", "elements that share a block scale", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.block}; }},
     {"method", "", "how block scales are chosen", [](const Result& r) -> io::Cell { return r.q.config.method->name; }},
     {"select", "", "criterion between candidate scales, empty where none are", [](const Result& r) -> io::Cell { return r.q.config.method->chooses() ? select_names[static_cast<std::size_t>(r.q.config.select)] : ""; }},
-    {"tensor_scale_rule", "", "amax, none or the value given", [](const Result& r) -> io::Cell { return r.q.config.scaling_text(); }},
+    {"tensor_scale_rule", "", "amax, none, search, headroom, soar or the value given", [](const Result& r) -> io::Cell { return r.q.config.scaling_text(); }},
     {"scale_max", "1", "block scale that the tensor scale aims at, 0 without", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.scaling == TensorScaling::amax ? r.q.config.scale_max : 0}; }},
     {"amax", "1", "largest magnitude of the tensor", [](const Result& r) -> io::Cell { return static_cast<double>(r.q.amax); }},
     {"tensor_scale", "1", "multiplier on decode, 1 without", [](const Result& r) -> io::Cell { return static_cast<double>(r.q.tensor_scale); }},
@@ -55,6 +55,9 @@ const ColumnRow column_rows[] = {
     {"bits_per_weight", "bit", "codes, block scales and tensor scale, padding included", [](const Result& r) -> io::Cell { return bits_per_weight(r.q, r.tensor.shape.cols); }},
     {"input_hash", "", "FNV-1a of shape and binary32 bits", [](const Result& r) -> io::Cell { return r.layer.hash; }},
     {"activations_hash", "", "FNV-1a of shape and binary32 bits of the activations, empty without", [](const Result& r) -> io::Cell { return r.layer.activations_hash; }},
+    {"hessian_hash", "", "FNV-1a of the diagonal blocks of H, empty where the method has no H", [](const Result& r) -> io::Cell { return r.q.hessian_hash; }},
+    {"hessian_shift", "1", "largest shift that made a block of H positive semidefinite, 0 without", [](const Result& r) -> io::Cell { return r.q.hessian_shift; }},
+    {"proved_share", "1", "share of blocks whose scale and elements together are proved best, 0 for other methods than joint", [](const Result& r) -> io::Cell { return share(r.q.proved, r.m.blocks); }},
 };
 // clang-format on
 

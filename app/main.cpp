@@ -19,7 +19,7 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {"decompose", "verify", "bench", "mma",
+const std::vector<std::string> planned_verbs = {"decompose", "verify", "mma",
                                                 "matmul",    "linear", "mac",   "audit"};
 
 std::vector<std::string> verb_names(const CLI::App& app) {
@@ -90,6 +90,7 @@ int run(int argc, char** argv) {
   add_formats(app, context);
   add_recipes(app, context);
   add_crosscheck(app, context);
+  add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");
     command->add_option("--threads", context.common.threads, "threads to use (default: all cores)")

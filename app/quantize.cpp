@@ -25,6 +25,10 @@ struct Words {
 
 std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
 
+double proved_share(const analysis::QuantizedTensor& t) {
+  return static_cast<double>(t.proved) / static_cast<double>(t.blocks);
+}
+
 void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const Words& words, bool json) {
   if (json) {
     nlohmann::ordered_json j = {{"out", words.options.out}, {"tensors", nlohmann::ordered_json::array()}};
@@ -36,6 +40,7 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
                                     {"sqnr_db", t.sqnr_db},
                                     {"output_error", t.output_error},
                                     {"bits_per_weight", t.bits_per_weight}};
+      if (words.options.config.method->kind == search::MethodKind::closest) row["proved"] = proved_share(t);
       j["tensors"].push_back(row);  // NaN and Inf become null
     }
     fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
@@ -47,7 +52,12 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
                     fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error),
                     fmt::format("{:.3f}", t.bits_per_weight)});
   }
-  fmt::print("{}", text_table({"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"}, rows));
+  std::vector<std::string> head = {"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"};
+  if (words.options.config.method->kind == search::MethodKind::closest) {
+    head.push_back("proved %");
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i].push_back(percent(proved_share(tensors[i])));
+  }
+  fmt::print("{}", text_table(head, rows));
 }
 
 int run(Words& words, bool json) {
@@ -99,7 +109,9 @@ void add_quantize(CLI::App& app, Context& context) {
       ->type_name("N");
   command->add_option("--scale", words->config.scale, "the method: see fp4scope formats (default naive)")
       ->type_name("METHOD");
-  command->add_option("--tensor-scale", words->config.tensor_scale, "amax, none or a number (default: the format's)")
+  command
+      ->add_option("--tensor-scale", words->config.tensor_scale,
+                   "amax, none, search, headroom, soar or a number (default: the format's)")
       ->type_name("T");
   command->add_option("--scale-max", words->config.scale_max, "the block scale that amax aims at")->type_name("N");
   command->add_option("--select", words->config.select, "mse, mae or absmax, where a block has candidates")
@@ -110,8 +122,18 @@ void add_quantize(CLI::App& app, Context& context) {
       ->allow_extra_args(false)
       ->type_name("GLOB");
   command->add_option("--exclude", o.exclude, "what not to")->allow_extra_args(false)->type_name("GLOB");
-  command->add_option("--activations", o.activations, "[tokens, cols], for hessian and the output error")
+  command->add_option("--activations", o.activations, "[tokens, cols], for Hessian methods and the output error")
       ->type_name("FILE:NAME");
+  command
+      ->add_option("--hessian", o.hessian,
+                   "H = X^T X in their stead: [cols, cols], [cols / block, block, block] or [cols]")
+      ->type_name("FILE:NAME");
+  command->add_option("--damping", words->config.damping, "gptq's share of H's mean diagonal (default 0.01)")
+      ->type_name("D");
+  command
+      ->add_option("--node-limit", words->config.node_limit,
+                   "of a block's search for scale and elements together (default 100000)")
+      ->type_name("N");
   command->add_option("--pad", words->pad, "zero or error, for columns that the block doesn't divide")->type_name("W");
   command->add_flag("--keep", o.keep, "copy the tensors that are not quantized");
   command->add_flag("--dequantize", o.dequantized, "add T.dequantized");
@@ -132,7 +154,8 @@ void add_quantize(CLI::App& app, Context& context) {
       ->type_name("N");
   command->add_option("--hadamard-seed", words->hadamard_seed, "random signs instead of the fixed ones")
       ->type_name("N");
-  add_planned(*command, "--certificate", "proofs of optimality", "sse and hessian are optimal without one");
+  command->add_flag("--certificate", o.certificate,
+                    "add proofs that sse's, exhaustive's or hessian's scales are optimal: see fp4scope verify");
   const auto device = [](const std::vector<std::string>& w) -> bool {
     if (w.at(0) == "cpu") return true;
     if (w.at(0) == "cuda") throw UsageError("--device", "'cuda' is not built yet", "there is: cpu");

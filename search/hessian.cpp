@@ -2,6 +2,7 @@
 
 #include <gmpxx.h>
 
+#include <cmath>
 #include <vector>
 
 namespace fp4scope::search {
@@ -33,41 +34,198 @@ mpq_class loss_exact(const std::vector<mpq_class>& r, const BlockHessian& hessia
   return loss;
 }
 
+/// hi + lo, |lo| at most half an ulp of hi.
+struct Pair {
+  double hi;
+  double lo;
+};
+
+Pair exact_sum(double a, double b) {  // TwoSum (Knuth 1969)
+  const double hi = a + b, back = hi - a;
+  return {hi, (a - (hi - back)) + (b - back)};
+}
+
+Pair normalised(double hi, double lo) {
+  const double sum = hi + lo;
+  return {sum, lo - (sum - hi)};
+}
+
+/// With u = 2^-53: errs by at most 4 u^2 (|a| + |b|).
+Pair add(Pair a, Pair b) {
+  const Pair sum = exact_sum(a.hi, b.hi);
+  return normalised(sum.hi, sum.lo + (a.lo + b.lo));
+}
+
+/// Errs by at most 8 u^2 |a b|.
+Pair multiply(Pair a, Pair b) {
+  const double hi = a.hi * b.hi;
+  return normalised(hi, std::fma(a.hi, b.hi, -hi) + (a.hi * b.lo + a.lo * b.hi));
+}
+
+/// What both codes make of one element, with its sign.
+struct ElementPair {
+  Pair difference;  ///< r_a - r_b = value_b - value_a, exact
+  Pair sum;         ///< r_a + r_b
+  double size;      ///< |x - value_a| + |x - value_b|
+};
+
+/// Whether the codes' values are equal wherever H is not zero. Fills `elements`.
+bool compare_elements(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
+                      std::vector<ElementPair>& elements) {
+  const double step_a = space.step(a), step_b = space.step(b);
+  const sim::Thresholds at_a = sim::make_thresholds(space.grid, step_a),
+                        at_b = sim::make_thresholds(space.grid, step_b);
+  bool equal = true;
+  for (int i = 0; i < block.n; ++i) {
+    const double sign = block.x[i] < 0 ? -1 : 1, magnitude = space.magnitude(block.x[i]);
+    const double value_a = nearest_value(space, at_a, step_a, magnitude);
+    const double value_b = nearest_value(space, at_b, step_b, magnitude);
+    equal = equal && (value_a == value_b || hessian.envelope[i] == 0);
+    const Pair r_a = exact_sum(sign * magnitude, -sign * value_a), r_b = exact_sum(sign * magnitude, -sign * value_b);
+    elements.push_back(
+        {exact_sum(sign * value_b, -sign * value_a), add(r_a, r_b), std::fabs(r_a.hi) + std::fabs(r_b.hi)});
+  }
+  return equal;
+}
+
+/// The sign of (r_a - r_b)^T H (r_a + r_b), H symmetric, in pairs of doubles; 0 where they cannot tell.
+///
+/// Error, u = 2^-53: a sum r_a + r_b errs by 4 u^2 of its size, each product by 8 u^2, and each of two sums of n terms
+/// by 4 n u^2 of the sum of their sizes: (8 n + 20) u^2 (1 + small) sum |d_i| |h_ij| size_j, and that sum is at most
+/// (sum envelope_i |d_i|) (sum envelope_j size_j). The bound takes (2 n + 16) 2^-102, more than twice as much, which
+/// also covers the roundings of both sums and the pair's lo. Underflow: a low part may lose 2^-1074, n times, and then
+/// meets |d| < 2^130, n times; n <= 1024: below 2^-900. An overflow makes the bound infinite or the sum a NaN: 0.
+int wide_sign(const Block& block, const BlockHessian& hessian, const std::vector<ElementPair>& elements) {
+  Pair total = {0, 0};
+  double size_of_differences = 0, size_of_sums = 0;
+  for (int i = 0; i < block.n; ++i) {
+    const ElementPair& element = elements[static_cast<std::size_t>(i)];
+    size_of_differences += hessian.envelope[i] * std::fabs(element.difference.hi);
+    size_of_sums += hessian.envelope[i] * element.size;
+    if (element.difference.hi == 0 || hessian.envelope[i] == 0) continue;
+    const double* row = hessian.h + static_cast<std::int64_t>(i) * block.n;
+    Pair dot = {0, 0};
+    for (int j = 0; j < block.n; ++j) dot = add(dot, multiply({row[j], 0}, elements[static_cast<std::size_t>(j)].sum));
+    total = add(total, multiply(element.difference, dot));
+  }
+  const double bound = (2 * block.n + 16) * 0x1p-102 * size_of_differences * size_of_sums + 0x1p-900;
+  return total.hi > bound ? 1 : total.hi < -bound ? -1 : 0;
+}
+
+/// A real number as a sum of doubles, ascending in magnitude, no two of which overlap (Shewchuk 1997): exact as long as
+/// nothing under- or overflows.
+class Expansion {
+ public:
+  void add(double x) {
+    std::size_t kept = 0;
+    for (std::size_t k = 0; k < part_.size(); ++k) {
+      const Pair sum = exact_sum(x, part_[k]);
+      if (sum.lo != 0) part_[kept++] = sum.lo;
+      x = sum.hi;
+    }
+    part_.resize(kept);
+    if (x != 0) part_.push_back(x);
+  }
+
+  void add_product(double a, double b) {
+    const double hi = a * b;
+    add(std::fma(a, b, -hi));
+    add(hi);
+  }
+
+  void clear() { part_.clear(); }
+  const std::vector<double>& parts() const { return part_; }
+  int sign() const { return part_.empty() ? 0 : part_.back() > 0 ? 1 : -1; }
+
+ private:
+  std::vector<double> part_;
+};
+
+/// Whether nothing under- or overflows in expanded_sign. Values and magnitudes are multiples of 2^-284 (block scales of
+/// 2^-127, tensor scales of 2^-149, levels of 2^-8) below 2^132, entries of H from 2^-300 to 2^300 multiples of 2^-352:
+/// all terms are multiples of 2^-920, their sum is below 2^(132 + 300 + 132 + 24).
+bool expandable(const BlockHessian& hessian, int n) {
+  for (int i = 0; i < n * n; ++i) {
+    const double entry = std::fabs(hessian.h[i]);
+    if (entry != 0 && !(entry > 0x1p-300 && entry < 0x1p300)) return false;
+  }
+  return true;
+}
+
+/// The sign of (r_a - r_b)^T H (r_a + r_b), H symmetric, without any rounding. H (r_a - r_b) comes first: of a singular
+/// H it is often zero.
+int expanded_sign(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
+                  const std::vector<ElementPair>& elements) {
+  const double step_a = space.step(a), step_b = space.step(b);
+  const sim::Thresholds at_a = sim::make_thresholds(space.grid, step_a),
+                        at_b = sim::make_thresholds(space.grid, step_b);
+  Expansion total, dot;
+  for (int j = 0; j < block.n; ++j) {
+    const double* row = hessian.h + static_cast<std::int64_t>(j) * block.n;
+    dot.clear();
+    for (int i = 0; i < block.n; ++i) {
+      const Pair difference = elements[static_cast<std::size_t>(i)].difference;
+      if (row[i] == 0 || difference.hi == 0) continue;
+      dot.add_product(row[i], difference.hi);
+      if (difference.lo != 0) dot.add_product(row[i], difference.lo);
+    }
+    const double sign = block.x[j] < 0 ? -1 : 1, magnitude = space.magnitude(block.x[j]);
+    for (const double part : dot.parts()) {
+      total.add_product(part, sign * 2 * magnitude);
+      total.add_product(part, -sign * nearest_value(space, at_a, step_a, magnitude));
+      total.add_product(part, -sign * nearest_value(space, at_b, step_b, magnitude));
+    }
+  }
+  return total.sign();
+}
+
 }  // namespace
 
 int compare_hessian_exact(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b) {
   const std::vector<mpq_class> at_a = residuals(space, block, a), at_b = residuals(space, block, b);
-  if (at_a == at_b) return 0;  // the usual tie: both codes give the same values
+  if (at_a == at_b) return 0;
   const mpq_class difference = loss_exact(at_a, hessian) - loss_exact(at_b, hessian);
   return sgn(difference);
+}
+
+int compare_hessian(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
+                    SearchCount* count) {
+  std::vector<ElementPair> elements;
+  elements.reserve(static_cast<std::size_t>(block.n));
+  if (compare_elements(space, block, hessian, a, b, elements)) return 0;
+  if (count) ++count->wide;
+  const int sign = wide_sign(block, hessian, elements);
+  if (sign != 0) return sign;
+  if (count) ++count->exact;
+  if (expandable(hessian, block.n)) return expanded_sign(space, block, hessian, a, b, elements);
+  return compare_hessian_exact(space, block, hessian, a, b);
+}
+
+int best_hessian_code(const SearchSpace& space, const Block& block, const BlockHessian& hessian, const int* codes,
+                      int number, double* room, LossInterval* loss, SearchCount* count) {
+  double least_upper = __builtin_inf();
+  for (int k = 0; k < number; ++k) {
+    loss[k] = hessian_loss(space, block, hessian, codes[k], room);
+    const double upper = loss[k].value + loss[k].radius;
+    if (upper < least_upper) least_upper = upper;
+  }
+  if (count) count->candidates += number;
+  int best = -1;
+  for (int k = 0; k < number; ++k) {
+    // The subtraction rounds by far less than the radius's spare factor of two.
+    if (loss[k].value - loss[k].radius > least_upper) continue;
+    if (best < 0 || compare_hessian(space, block, hessian, codes[k], best, count) < 0) best = codes[k];
+  }
+  return best;
 }
 
 int hessian_code(const SearchSpace& space, const Block& block, const BlockHessian& hessian, double* room,
                  LossInterval* loss, SearchCount* count) {
   if (block.amax == 0) return 0;
-  double activity = 0;
-  for (int i = 0; i < block.n; ++i) activity += hessian.envelope[i];
-  if (activity == 0) return space.first_code;  // H = 0: every loss is 0
-  double least_upper = __builtin_inf();
-  for (int code = space.first_code; code <= space.last_code; ++code) {
-    loss[code] = hessian_loss(space, block, hessian, code, room);
-    const double upper = loss[code].value + loss[code].radius;
-    if (upper < least_upper) least_upper = upper;
-  }
-  if (count) count->candidates += space.last_code - space.first_code + 1;
-
-  int best = -1;
-  for (int code = space.first_code; code <= space.last_code; ++code) {
-    // The subtraction rounds by far less than the radius's spare factor of two.
-    if (loss[code].value - loss[code].radius > least_upper) continue;
-    if (best < 0) {
-      best = code;
-      continue;
-    }
-    if (count) ++count->exact;
-    if (compare_hessian_exact(space, block, hessian, code, best) < 0) best = code;
-  }
-  return best;
+  if (hessian_is_zero(hessian, block.n)) return space.first_code;
+  int codes[256];
+  for (int code = space.first_code; code <= space.last_code; ++code) codes[code - space.first_code] = code;
+  return best_hessian_code(space, block, hessian, codes, space.last_code - space.first_code + 1, room, loss, count);
 }
 
 }  // namespace fp4scope::search

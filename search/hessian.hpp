@@ -1,8 +1,12 @@
 // The block scale of least r^T H r, r = x - value with nearest elements, H the block's diagonal block of X^T X.
 //
 // The loss of each code is computed in binary64 as an interval that holds the real one; a code whose interval lies
-// above another's cannot be the optimum. What survives (ties, as a rule) is compared in rationals (hessian.cpp).
-// No bound on SSE prunes here: a nearer element need not have the smaller r^T H r.
+// above another's cannot be the optimum. What survives is compared pairwise: codes of the same values tie (s and 2s, as
+// a rule); else the difference of the losses is taken in pairs of doubles with a proven bound; what that cannot tell
+// apart, real ties of different values as a rule, is summed without rounding: in expansions of doubles, or in rationals
+// where H leaves their range (hessian.cpp).
+// No bound on SSE prunes here: a nearer element need not have the smaller r^T H r. hessian_lanes.hpp has many rows at
+// once.
 #pragma once
 
 #include "search/sse.hpp"
@@ -50,6 +54,23 @@ FP4SCOPE_HD constexpr LossInterval hessian_loss(const SearchSpace& space, const 
 
 /// The sign of the loss at code a less that at code b, in rationals.
 int compare_hessian_exact(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b);
+
+/// The same sign: of equal values, in pairs of doubles, in expansions, or in rationals, the first that can tell.
+int compare_hessian(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
+                    SearchCount* count = nullptr);
+
+/// The code of least loss among codes[number], ascending and at least one; ties to the lowest.
+/// `room`: for 2 * block.n values. `loss`: for `number`.
+int best_hessian_code(const SearchSpace& space, const Block& block, const BlockHessian& hessian, const int* codes,
+                      int number, double* room, LossInterval* loss, SearchCount* count = nullptr);
+
+/// Whether H = 0: then every loss is 0 and the lowest positive code is the answer, as the definition says.
+FP4SCOPE_HD constexpr bool hessian_is_zero(const BlockHessian& hessian, int n) noexcept {
+  for (int i = 0; i < n; ++i) {
+    if (hessian.envelope[i] != 0) return false;
+  }
+  return true;
+}
 
 /// The code of least loss over all positive codes, ties to the lowest; 0 for an all-zero block. With no activation
 /// (H = 0) every code ties and the lowest positive one is the answer, as the definition says.

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "search/hessian.hpp"
+#include "search/full_hessian.hpp"
+#include "search/hessian_lanes.hpp"
+#include "search/lanes.hpp"
 
 namespace fp4scope::search {
 
@@ -56,23 +58,35 @@ int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block
                                     task.hessians->envelope.data() + column_block * block.n};
       return hessian_code(space, block, hessian, scratch.room.data(), scratch.loss.data(), &scratch.count);
     }
+    default: return 0;  // joint_search.hpp has the methods that choose elements
   }
-  return 0;
 }
 
-/// An envelope with |h_ij| <= e_i e_j: sqrt(h_ii), enlarged as far as the computed entries ask.
-void set_envelope(const double* h, int n, double* envelope) {
-  for (int i = 0; i < n; ++i) envelope[i] = std::sqrt(h[i * n + i]) * (1 + 0x1p-40);
-  double enlarge = 1;
-  for (int i = 0; i < n; ++i) {
-    for (int j = 0; j < n; ++j) {
-      const double entry = std::fabs(h[i * n + j]);
-      const double bound = envelope[i] * envelope[j];
-      if (entry > bound) enlarge = std::fmax(enlarge, bound > 0 ? entry / bound : __builtin_inf());
+/// The Hessian search of all blocks, many rows of one block of columns at a time.
+void search_hessian(const SearchTask& task, const SearchSpace& space, const float* x, std::int64_t rows,
+                    std::int64_t cols, SearchResult& result) {
+  constexpr std::int64_t group = 8192;  // a filter's cost, some 50 microseconds for blocks of 32, is shared by so many
+  const std::int64_t n = task.block, blocks = cols / n, groups = (rows + group - 1) / group;
+#pragma omp parallel
+  {
+    HessianRoom room;
+    SearchCount count;
+#pragma omp for schedule(dynamic)
+    for (std::int64_t k = 0; k < blocks * groups; ++k) {
+      if (task.stop && *task.stop) continue;
+      const std::int64_t b = k % blocks, first = k / blocks * group;
+      const BlockHessian hessian = {task.hessians->of(static_cast<std::size_t>(b)),
+                                    task.hessians->envelope.data() + b * n};
+      hessian_lane_codes(space, hessian, task.block, x + first * cols + b * n, cols, std::min(group, rows - first),
+                         result.scales.data() + first * blocks + b, blocks, room, count);
+    }
+#pragma omp critical
+    {
+      result.count.candidates += count.candidates;
+      result.count.exact += count.exact;
+      result.count.wide += count.wide;
     }
   }
-  if (enlarge == 1) return;
-  for (int i = 0; i < n; ++i) envelope[i] *= enlarge * (1 + 0x1p-40);
 }
 
 }  // namespace
@@ -97,11 +111,48 @@ Hessians make_hessians(const float* x, std::int64_t tokens, std::int64_t cols, i
   return hessians;
 }
 
+namespace {
+
+/// lanes.hpp on some rows at a time: enough blocks to fill lanes, few enough to be spread over threads.
+void search_by_lanes(const SearchTask& task, const SearchSpace& space, const float* x, std::int64_t rows,
+                     std::int64_t blocks, SearchResult& result) {
+  const std::int64_t at_once = std::max<std::int64_t>(1, 256 / std::max<std::int64_t>(1, blocks));
+#pragma omp parallel
+  {
+    Scratch scratch;
+#pragma omp for schedule(dynamic, 4)
+    for (std::int64_t first = 0; first < rows; first += at_once) {
+      if (task.stop && *task.stop) continue;
+      const std::int64_t count = std::min(at_once, rows - first) * blocks;
+      lane_scales(task, space, x + first * blocks * task.block, count, result.scales.data() + first * blocks,
+                  scratch.count, scratch.chose_second);
+    }
+#pragma omp critical
+    {
+      result.count.candidates += scratch.count.candidates;
+      result.count.exact += scratch.count.exact;
+      result.count.wide += scratch.count.wide;
+      result.count.wide += scratch.count.wide;
+      result.chose_second += scratch.chose_second;
+    }
+  }
+}
+
+}  // namespace
+
 SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols) {
   const SelectingSpace spaces = make_selecting_space(*task.format, task.tensor_scale, task.method->rule);
   const std::int64_t blocks = cols / task.block;
   SearchResult result;
   result.scales.assign(static_cast<std::size_t>(rows * blocks), 0);
+  if (has_lanes(task)) {
+    search_by_lanes(task, spaces.floating, x, rows, blocks, result);
+    return result;
+  }
+  if (task.method->kind == MethodKind::hessian && task.tile_rows == 1) {
+    search_hessian(task, spaces.floating, x, rows, cols, result);
+    return result;
+  }
 #pragma omp parallel
   {
     Scratch scratch;
@@ -133,6 +184,7 @@ SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t 
     {
       result.count.candidates += scratch.count.candidates;
       result.count.exact += scratch.count.exact;
+      result.count.wide += scratch.count.wide;
       result.chose_second += scratch.chose_second;
     }
   }

@@ -24,6 +24,8 @@ struct Hessians {
 /// x [tokens, cols] row-major and finite, cols a multiple of block.
 Hessians make_hessians(const float* x, std::int64_t tokens, std::int64_t cols, int block);
 
+struct FullHessian;
+
 struct SearchTask {
   const formats::BlockFormat* format;
   const Method* method;
@@ -34,16 +36,22 @@ struct SearchTask {
   const std::atomic<bool>* stop = nullptr;  ///< when it turns true the rest of the rows is skipped
   int tile_rows = 1;                        ///< rows that share a scale: 1, or as many as a block has columns
   bool unbiased = false;                    ///< rules aim at 16/17 of the largest element (sim::unbiased)
+  const FullHessian* full = nullptr;        ///< methods of the whole row need it, over the same columns
+  double damping = 0.01;                    ///< of GPTQ: a share of the mean diagonal
+  std::int64_t node_limit = 100000;         ///< a block, of the searches for a closest vector
 };
 
 struct SearchResult {
   std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
   std::int64_t chose_second = 0;     ///< blocks that four over six mapped to 4, or that IF4 made INT4
+  std::vector<std::uint8_t> codes;   ///< [rows, cols], of methods that choose the elements too; else empty
+  std::int64_t proved = 0;           ///< blocks where no scale and elements are better: of MethodKind::closest
   SearchCount count;                 ///< a diagnostic, outside what is promised
 };
 
 /// x [rows, cols] row-major, cols a multiple of task.block. A block with a NaN or an Inf gets the scale format's NaN.
-/// The scale of a tile stands in each of its rows; the last tile of a column of tiles may have fewer rows.
+/// The scale of a tile stands in each of its rows; the last tile of a column of tiles may have fewer rows. Methods that
+/// choose the elements take finite data, rows for tiles, and blocks up to max_joint_block.
 SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols);
 
 }  // namespace fp4scope::search

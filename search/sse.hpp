@@ -22,6 +22,7 @@ namespace fp4scope::search {
 struct SearchCount {
   std::int64_t candidates = 0;
   std::int64_t exact = 0;
+  std::int64_t wide = 0;  ///< of the Hessian loss: comparisons of different values taken in pairs of doubles
 };
 
 /// What the squared error at one code needs. `x` is X: exact in the usual range, otherwise rounded at each of n

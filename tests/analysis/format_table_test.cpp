@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "analysis/curvature.hpp"
 #include "analysis/distributions.hpp"
 #include "analysis/metrics.hpp"
 #include "analysis/sweep_config.hpp"
@@ -209,8 +210,7 @@ TEST(FormatTable, e2m1s_levels_quantize_as_nvfp4_and_mxfp4_do) {
         const Matrix m = sampled(kind);
         const QuantizeConfig a = parse_config({own, method, "", "", "", 0, 0}, table);
         const QuantizeConfig b = parse_config({built_in, method, "", "", "", 0, 0});
-        const Matrix wide = pad_columns(x, a.block);
-        const search::Hessians h = search::make_hessians(wide.data.data(), wide.rows, wide.cols, a.block);
+        const Curvature h = curvature_of(x, a.block, false);
         const Quantized p = quantize(a, m, "m", &h), q = quantize(b, m, "m", &h);
         EXPECT_EQ(p.scales, q.scales) << pair << method;
         EXPECT_EQ(p.tensor_scale, q.tensor_scale);

@@ -49,7 +49,8 @@ def make_row(run, tensor, form, method, output_error, weight_error):
         "moved_share": 0.0 if method == "naive" else 0.5, "moved_up_share": 0.0 if method == "naive" else 0.25,
         "moved_down_share": 0.0 if method == "naive" else 0.25, "mean_move": 0.0 if method == "naive" else 0.5, "four_share": 0.0,
         "zero_share": 0.1, "saturated_share": 0.0, "underflow_share": 0.0, "bits_per_weight": 4 + 8 / block, "input_hash": "00ff" * 8,
-        "activations_hash": "aa" * 16 if method == "hessian" else ""}
+        "activations_hash": "aa" * 16 if method == "hessian" else "", "hessian_hash": "bb" * 8 if method == "hessian" else "",
+        "hessian_shift": 0.0, "proved_share": 0.0}
 
 
 def make_rows(tensors=("a.weight", "b.weight"), formats=("nvfp4", "mxfp4"), methods=("naive", "4over6", "sse"), activations=True):

@@ -10,6 +10,7 @@
 #include "formats/codec.hpp"
 #include "search/four_over_six.hpp"
 #include "search/hessian.hpp"
+#include "search/window.hpp"
 #include "sim/block.hpp"
 #include "tests/gpu/on_device.cuh"
 
@@ -53,12 +54,13 @@ bool encode_is_the_same(const formats::Format& f) {
 
 /// No padding, so that its bytes can be compared.
 struct Answer {
-  std::uint8_t rule, sse, exhaustive, mse, mae, absmax;
-  std::uint16_t codes;  // a hash of the block's element codes at the sse scale
+  std::uint8_t rule, sse, exhaustive, mse, mae, absmax, window, reserved;
+  std::uint32_t wide;   // a hash of comparisons beyond binary64
+  std::uint32_t codes;  // a hash of the block's element codes at the sse scale
   double loss, radius;  // r^T H r at the sse scale
 };
 
-static_assert(sizeof(Answer) == 24);
+static_assert(sizeof(Answer) == 32);
 
 FP4SCOPE_HD Answer answer_one(const search::SearchSpace& space, const formats::Format& element, const float* x, int n,
                               const double* h, const double* envelope) {
@@ -71,9 +73,13 @@ FP4SCOPE_HD Answer answer_one(const search::SearchSpace& space, const formats::F
   a.mse = static_cast<std::uint8_t>(search::four_over_six(space, block, search::Select::mse).code);
   a.mae = static_cast<std::uint8_t>(search::four_over_six(space, block, search::Select::mae).code);
   a.absmax = static_cast<std::uint8_t>(search::four_over_six(space, block, search::Select::absmax).code);
+  a.window = static_cast<std::uint8_t>(search::scalesweep_code(space, block));
+  for (int code = 1; code <= space.last_code && block.amax > 0; code += 9) {  // 128-bit sums, and the widest
+    a.wide = a.wide * 3 + 1 + static_cast<std::uint32_t>(search::compare_sse_wide(space, space, block, code, a.sse));
+  }
   std::uint8_t codes[32];
   sim::quantize_block(element, space.grid, x, n, space.step(a.sse), codes);
-  for (int i = 0; i < n; ++i) a.codes = static_cast<std::uint16_t>(a.codes * 31 + codes[i]);
+  for (int i = 0; i < n; ++i) a.codes = a.codes * 31 + codes[i];
   double room[64];
   const search::LossInterval loss = search::hessian_loss(space, block, {h, envelope}, a.sse, room);
   a.loss = loss.value;
