@@ -33,6 +33,7 @@ install: program
 
 # The committed reports, from their sweep files. FP4SCOPE_SHARED names the folder with data/silero_vad_16k.safetensors.
 reports: program
+	@cmake/build.sh release joint_table
 	reports/regenerate.sh $(PROGRAM)
 
 setup:

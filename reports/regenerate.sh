@@ -16,6 +16,9 @@ for sweep in published silero; do
   ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py "$sweep" "$work/$sweep.h5" > "$sweep/README.md"
 done
 
+mkdir -p searches
+"$(dirname "$program")/tests/joint_table" 64 512 > searches/joint.md
+
 mkdir -p recipes
 "$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
 ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py recipes "$work/recipes.h5" > recipes/README.md
