@@ -1,4 +1,5 @@
 // The block scale of least r^T H r, r = x - value with nearest elements, H the block's diagonal block of X^T X.
+// A diagonal H gives the weighted squared error, decided in the same way.
 //
 // The loss of each code is computed in binary64 as an interval that holds the real one; a code whose interval lies
 // above another's cannot be the optimum. What survives is compared pairwise: codes of the same values tie (s and 2s, as
