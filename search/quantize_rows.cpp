@@ -1,6 +1,7 @@
 #include "search/quantize_rows.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "search/lanes.hpp"
 #include "sim/encode_lanes.hpp"
@@ -61,10 +62,11 @@ RowsCount quantize_whole(const SearchTask& task, const float* x, std::int64_t ro
   return {found.count, found.chose_second};
 }
 
-std::vector<float> widened(const std::uint16_t* x, std::int64_t rows, std::int64_t cols) {
-  std::vector<float> floats(static_cast<std::size_t>(rows * cols));
+/// Not zeroed first: that would be one more pass over memory.
+std::unique_ptr<float[]> widened(const std::uint16_t* x, std::int64_t rows, std::int64_t cols) {
+  std::unique_ptr<float[]> floats(new float[static_cast<std::size_t>(rows * cols)]);
 #pragma omp parallel for schedule(static)
-  for (std::int64_t row = 0; row < rows; ++row) sim::widen_bf16(x + row * cols, cols, floats.data() + row * cols);
+  for (std::int64_t row = 0; row < rows; ++row) sim::widen_bf16(x + row * cols, cols, floats.get() + row * cols);
   return floats;
 }
 
@@ -73,7 +75,7 @@ std::vector<float> widened(const std::uint16_t* x, std::int64_t rows, std::int64
 RowsCount quantize_rows(const SearchTask& task, const std::uint16_t* x, std::int64_t rows, std::int64_t cols,
                         std::uint8_t* scales, std::uint8_t* packed) {
   if (has_lanes(task)) return quantize_in_chunks(task, x, rows * (cols / task.block), scales, packed);
-  return quantize_whole(task, widened(x, rows, cols).data(), rows, cols, scales, packed);
+  return quantize_whole(task, widened(x, rows, cols).get(), rows, cols, scales, packed);
 }
 
 RowsCount quantize_rows(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols,
