@@ -236,8 +236,13 @@ struct Task {
   const HessianSums* sums = nullptr;
 };
 
+/// A tensor scale that was searched is taken as it is: certificates are of the block scales at it.
 void check_tensor_scale(const Task& task, const Parts& parts, float scale) {
   const auto word = task.record.get<std::string>("tensor_scale", "none");
+  if (word == "search" || word == "headroom" || word == "soar") {
+    if (scale > 0 && std::isfinite(scale)) return;
+    throw Error(task.where, fmt::format("its tensor scale is {}", scale));
+  }
   float want = 1;
   if (word == "amax") {
     float amax = 0;

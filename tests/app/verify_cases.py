@@ -140,6 +140,12 @@ class Certificates(Verified):
 
 
 class Tampering(Verified):
+    def test_a_searched_tensor_scale_is_taken_as_it_is(self):
+        for word in ("search", "headroom", "soar"):
+            out, metadata = self.quantize("--certificate", "--tensor-scale", word)
+            self.verify()
+            self.refused("tensor scale", self.changed(out, "w.tensor_scale", 0, 0.0), metadata)
+
     def test_without_a_certificate_elements_and_tensor_scale_are_checked(self):
         for form, method in (("nvfp4", "naive"), ("nvfp4", "4over6"), ("mxfp4", "ceil"), ("mxfp8_e4m3", "floor"), ("mxint8", "floor"), ("mxfp6_e2m3", "rceil")):
             with self.subTest(form=form, method=method):
