@@ -6,11 +6,13 @@
 
 #include "formats/error.hpp"
 #include "search/hessian.hpp"
-#include "tests/search/rows.hpp"
+#include "tests/search/row_fixture.hpp"
 
 namespace fp4scope {
 namespace {
 
+using rows::hessian_of;
+using rows::nvfp4_space;
 using search::Assignment;
 using search::FullHessian;
 using search::GptqPlan;
@@ -19,16 +21,6 @@ using search::SearchSpace;
 
 constexpr GptqScale all_choices[] = {GptqScale::naive, GptqScale::sse, GptqScale::hessian, GptqScale::feedback,
                                      GptqScale::closest};
-
-FullHessian hessian_of(rows::Activations family, std::int64_t tokens, std::int64_t cols, std::uint64_t seed) {
-  const std::vector<float> x = rows::activations(family, tokens, cols, seed);
-  return search::make_full_hessian(x.data(), tokens, cols);
-}
-
-SearchSpace nvfp4_space(const std::vector<float>& x) {
-  const float amax = sim::amax(x.data(), static_cast<std::int64_t>(x.size()));
-  return search::make_space(formats::nvfp4, sim::tensor_scale(amax, 6, 448), sim::six_rule);
-}
 
 double total_loss(const SearchSpace& space, const FullHessian& hessian, int block, const Assignment& a,
                   const std::vector<float>& x) {

@@ -8,27 +8,19 @@
 
 #include "search/gptq.hpp"
 #include "search/row_descent.hpp"
-#include "tests/search/rows.hpp"
+#include "tests/search/row_fixture.hpp"
 
 namespace fp4scope {
 namespace {
 
+using rows::hessian_of;
+using rows::nvfp4_space;
 using search::FullHessian;
 using search::Hessians;
 using search::Minorant;
 using search::SearchSpace;
 
 constexpr Minorant all_minorants[] = {Minorant::identity, Minorant::blocks, Minorant::conditional};
-
-FullHessian hessian_of(rows::Activations family, std::int64_t tokens, std::int64_t cols, std::uint64_t seed) {
-  const std::vector<float> x = rows::activations(family, tokens, cols, seed);
-  return search::make_full_hessian(x.data(), tokens, cols);
-}
-
-SearchSpace nvfp4_space(const std::vector<float>& x) {
-  const float amax = sim::amax(x.data(), static_cast<std::int64_t>(x.size()));
-  return search::make_space(formats::nvfp4, sim::tensor_scale(amax, 6, 448), sim::six_rule);
-}
 
 /// Whether H - theta B is positive semidefinite, in rationals: elimination without a negative pivot.
 bool semidefinite(const FullHessian& hessian, const Hessians& b, double theta) {

@@ -8,11 +8,13 @@
 
 #include "search/closest_vector.hpp"
 #include "search/hessian.hpp"
-#include "tests/search/rows.hpp"
+#include "tests/search/row_fixture.hpp"
 
 namespace fp4scope {
 namespace {
 
+using rows::hessian_of;
+using rows::nvfp4_space;
 using search::Assignment;
 using search::FullHessian;
 using search::RowDescent;
@@ -21,16 +23,6 @@ using search::RowStep;
 using search::SearchSpace;
 
 constexpr RowStep all_steps[] = {RowStep::scales, RowStep::coordinate, RowStep::closest};
-
-FullHessian hessian_of(rows::Activations family, std::int64_t tokens, std::int64_t cols, std::uint64_t seed) {
-  const std::vector<float> x = rows::activations(family, tokens, cols, seed);
-  return search::make_full_hessian(x.data(), tokens, cols);
-}
-
-SearchSpace nvfp4_space(const std::vector<float>& x) {
-  const float amax = sim::amax(x.data(), static_cast<std::int64_t>(x.size()));
-  return search::make_space(formats::nvfp4, sim::tensor_scale(amax, 6, 448), sim::six_rule);
-}
 
 Assignment sse_start(const SearchSpace& space, int block, const std::vector<float>& x, std::int64_t cols) {
   std::vector<std::uint8_t> scales;
