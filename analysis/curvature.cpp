@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "analysis/names.hpp"
 #include "formats/error.hpp"
 
 namespace fp4scope::analysis {
@@ -18,18 +17,6 @@ Curvature certified(std::int64_t cols, search::Hessians blocks) {
   c.blocks = std::move(blocks);
   c.psd = search::certify(c.blocks);
   return c;
-}
-
-const io::TensorInfo& find(const io::TensorFile& file, const std::string& path, const std::string& tensor) {
-  if (tensor.empty() && file.tensors().size() != 1) {
-    throw Error(path, fmt::format("holds {} tensors", file.tensors().size()), "name the one with H");
-  }
-  if (tensor.empty()) return file.tensors().front();
-  if (const io::TensorInfo* info = file.find(tensor)) return *info;
-  std::vector<std::string> names;
-  for (const io::TensorInfo& t : file.tensors()) names.push_back(t.name);
-  throw Error(path, "no tensor '" + tensor + "'",
-              names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?");
 }
 
 /// F32 or F64 as binary64.
@@ -113,7 +100,7 @@ Curvature curvature_of(const Matrix& x, int block, bool full) {
 
 Curvature read_curvature(const std::string& path, const std::string& tensor, int block, bool full) {
   const auto file = io::open_tensors(path);
-  const io::TensorInfo& info = find(*file, path, tensor);
+  const io::TensorInfo& info = find_tensor(*file, path, tensor, "H");
   const std::string where = path + ":" + info.name;
   const std::vector<std::int64_t>& shape = info.shape;
   const bool square = shape.size() == 2 && shape[0] == shape[1];

@@ -118,15 +118,6 @@ std::vector<Entry> entries(const QuantizeFileOptions& o, const Job& job) {
   return list;
 }
 
-/// "FILE:NAME" as file and tensor; a name may hold colons, a file that ends in .safetensors is taken whole first.
-std::pair<std::string, std::string> split_name(const std::string& text) {
-  const std::string ending = ".safetensors";
-  const std::size_t dot = text.rfind(ending + ":");
-  const std::size_t colon = dot != std::string::npos ? dot + ending.size() : text.find(':');
-  if (colon == std::string::npos) return {text, ""};
-  return {text.substr(0, colon), text.substr(colon + 1)};
-}
-
 /// What errors are weighed with: inputs X, or H from a file.
 struct Weights {
   Matrix x;

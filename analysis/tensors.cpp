@@ -36,26 +36,37 @@ Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, con
   return {shape.rows, shape.cols, std::move(values.data), tensor.dtype.name};
 }
 
+std::pair<std::string, std::string> split_name(const std::string& text) {
+  const std::string ending = ".safetensors";
+  const std::size_t dot = text.rfind(ending + ":");
+  const std::size_t colon = dot != std::string::npos ? dot + ending.size() : text.find(':');
+  if (colon == std::string::npos) return {text, ""};
+  return {text.substr(0, colon), text.substr(colon + 1)};
+}
+
+const io::TensorInfo& find_tensor(const io::TensorFile& file, const std::string& path, const std::string& tensor,
+                                  const std::string& content) {
+  if (tensor.empty() && file.tensors().size() != 1) {
+    throw Error(path, fmt::format("holds {} tensors", file.tensors().size()), "name the one with " + content);
+  }
+  if (tensor.empty()) return file.tensors().front();
+  if (const io::TensorInfo* info = file.find(tensor)) return *info;
+  std::vector<std::string> names;
+  for (const io::TensorInfo& t : file.tensors()) names.push_back(t.name);
+  throw Error(path, "no tensor '" + tensor + "'",
+              names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?");
+}
+
 Matrix read_activations(const std::string& path, const std::string& tensor, const Notice& notice) {
   const auto file = io::open_tensors(path);
-  if (tensor.empty() && file->tensors().size() != 1) {
-    throw Error(path, fmt::format("holds {} tensors", file->tensors().size()), "name the one with the activations");
-  }
-  const io::TensorInfo* info = tensor.empty() ? &file->tensors().front() : file->find(tensor);
-  if (!info) {
-    std::vector<std::string> names;
-    for (const io::TensorInfo& t : file->tensors()) names.push_back(t.name);
-    const std::string mend =
-        names.empty() ? "the file is empty" : "did you mean '" + nearest_name(tensor, names) + "'?";
-    throw Error(path, "no tensor '" + tensor + "'", mend);
-  }
-  const std::string obstacle = why_not(*info);
-  if (!obstacle.empty()) throw Error(path + ":" + info->name, obstacle, "activations are [tokens, cols]");
-  Matrix x = read_matrix(*file, *info, notice);
-  x.cols = info->shape.back();  // [.., cols]: the last dimension is the layer's input
-  x.rows = info->elements() / x.cols;
+  const io::TensorInfo& info = find_tensor(*file, path, tensor, "the activations");
+  const std::string obstacle = why_not(info);
+  if (!obstacle.empty()) throw Error(path + ":" + info.name, obstacle, "activations are [tokens, cols]");
+  Matrix x = read_matrix(*file, info, notice);
+  x.cols = info.shape.back();  // [.., cols]: the last dimension is the layer's input
+  x.rows = info.elements() / x.cols;
   const std::string bad = describe_nonfinite(x);
-  if (!bad.empty()) throw Error(path + ":" + info->name, bad, "activations must be finite");
+  if (!bad.empty()) throw Error(path + ":" + info.name, bad, "activations must be finite");
   return x;
 }
 

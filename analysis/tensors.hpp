@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "analysis/matrix.hpp"
@@ -27,6 +28,13 @@ Shape2d as_matrix(const io::TensorInfo& tensor);
 
 /// Reads it as binary32, with a word when F64 data had to be rounded.
 Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice);
+
+/// "FILE:NAME" as file and tensor; a name may hold colons, a file that ends in .safetensors is taken whole first.
+std::pair<std::string, std::string> split_name(const std::string& text);
+
+/// The tensor of that name, or the only one if that is "". `content` says what it should hold, in errors. Throws Error.
+const io::TensorInfo& find_tensor(const io::TensorFile& file, const std::string& path, const std::string& tensor,
+                                  const std::string& content);
 
 /// The tensor of `path` called `tensor`, or its only one if that is "", as a finite matrix [tokens, cols]; of more
 /// dimensions the last is cols. Throws Error.

@@ -174,31 +174,21 @@ HessianSums sum_hessians(const Matrix& x, int block) {
   return sums;
 }
 
-/// "FILE:NAME" as file and tensor.
-std::pair<std::string, std::string> split_name(const std::string& text) {
-  const std::string ending = ".safetensors";
-  const std::size_t dot = text.rfind(ending + ":");
-  const std::size_t colon = dot == std::string::npos ? text.find(':') : dot + ending.size();
-  return {text.substr(0, colon), colon == std::string::npos ? "" : text.substr(colon + 1)};
-}
-
 /// H as a file holds it, [cols, cols], [cols / block, block, block] or its diagonal [cols]: its diagonal blocks.
 HessianSums read_hessians(const std::string& path, const std::string& tensor, int block) {
   const auto file = io::open_tensors(path);
-  const io::TensorInfo* info = file->find(tensor);
-  if (tensor.empty() && file->tensors().size() == 1) info = &file->tensors().front();
-  if (!info) throw Error(path, "has no tensor '" + tensor + "'", "give the one with H");
-  const std::vector<std::int64_t>& shape = info->shape;
+  const io::TensorInfo& info = find_tensor(*file, path, tensor, "H");
+  const std::vector<std::int64_t>& shape = info.shape;
   const bool blocks = shape.size() == 3 && shape[1] == block && shape[2] == block;
   const bool whole = shape.size() == 2 && shape[0] == shape[1];
-  if ((!blocks && !whole && shape.size() != 1) || (info->dtype.name != "F32" && info->dtype.name != "F64")) {
-    throw Error(path + ":" + info->name, info->dtype.name + " " + info->shape_text() + " is no H");
+  if ((!blocks && !whole && shape.size() != 1) || (info.dtype.name != "F32" && info.dtype.name != "F64")) {
+    throw Error(path + ":" + info.name, info.dtype.name + " " + info.shape_text() + " is no H");
   }
-  std::vector<double> values(static_cast<std::size_t>(info->elements()));
-  if (info->dtype.name == "F64") {
-    std::memcpy(values.data(), file->raw(*info).data(), values.size() * sizeof(double));
+  std::vector<double> values(static_cast<std::size_t>(info.elements()));
+  if (info.dtype.name == "F64") {
+    std::memcpy(values.data(), file->raw(info).data(), values.size() * sizeof(double));
   } else {
-    const io::Values narrow = file->read(*info);
+    const io::Values narrow = file->read(info);
     std::copy(narrow.data.begin(), narrow.data.end(), values.begin());
   }
   const std::int64_t cols = blocks ? shape[0] * block : shape[0];
