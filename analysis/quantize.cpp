@@ -20,6 +20,7 @@
 namespace fp4scope::analysis {
 
 const std::vector<std::string> select_names = {"mse", "mae", "absmax"};
+const std::vector<std::string> element_roundings = {"rne", "rna", "rtz", "stochastic", "stochastic_unbiased"};
 
 std::vector<std::string> format_names() { return FormatTable().names(); }
 
@@ -195,11 +196,8 @@ void parse_select(const QuantizeWords& words, QuantizeConfig& c) {
 
 void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
   using formats::Rounding;
-  static const std::vector<std::pair<std::string, Rounding>> known = {{"rne", Rounding::nearest_even},
-                                                                      {"rna", Rounding::nearest_away},
-                                                                      {"rtz", Rounding::toward_zero},
-                                                                      {"stochastic", Rounding::stochastic},
-                                                                      {"stochastic_unbiased", Rounding::stochastic}};
+  static const Rounding known[] = {Rounding::nearest_even, Rounding::nearest_away, Rounding::toward_zero,
+                                   Rounding::stochastic, Rounding::stochastic};  // as element_roundings
   const bool by_choice = c.recipe && c.recipe->element.offers(Rounding::nearest_away);
   c.rounding = by_choice ? Rounding::nearest_away : Rounding::nearest_even;
   if (words.rounding.empty()) return;
@@ -207,8 +205,7 @@ void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
                                            : c.recipe
                                                ? std::vector<std::string>{}
                                                : std::vector<std::string>{"rne", "stochastic", "stochastic_unbiased"};
-  std::vector<std::string> names;
-  for (const auto& [name, rounding] : known) names.push_back(name);
+  const std::vector<std::string>& names = element_roundings;
   const auto found = std::find(names.begin(), names.end(), words.rounding);
   if (found == names.end()) {
     throw UsageError("--rounding", "unknown rounding '" + words.rounding + "'", suggestion(words.rounding, names));
@@ -218,7 +215,7 @@ void parse_rounding(const QuantizeWords& words, QuantizeConfig& c) {
     throw UsageError("--rounding", "recipe " + c.recipe_name() + " has no " + words.rounding,
                      "there are: " + join(offered));
   }
-  c.rounding = known[static_cast<std::size_t>(found - names.begin())].second;
+  c.rounding = known[found - names.begin()];
   c.unbiased = words.rounding == "stochastic_unbiased";
   if (c.unbiased && c.method->kind != search::MethodKind::rule && !c.method->chooses()) {
     throw UsageError("--rounding",

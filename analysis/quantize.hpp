@@ -76,6 +76,7 @@ QuantizeConfig parse_config(const QuantizeWords& words, Formats formats = std::m
 std::vector<std::string> format_names();  ///< the built-in ones
 std::vector<std::string> recipe_names();  ///< `exact` first
 extern const std::vector<std::string> select_names;
+extern const std::vector<std::string> element_roundings;  ///< what --rounding takes, some of it of some recipes alone
 
 /// FNV-1a of a tensor's name: two tensors of a file don't share their random numbers.
 std::uint32_t name_stream(const std::string& name);

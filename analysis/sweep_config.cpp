@@ -13,6 +13,7 @@
 #include "analysis/names.hpp"
 #include "analysis/quantize.hpp"
 #include "formats/error.hpp"
+#include "sim/hadamard.hpp"
 
 namespace fp4scope::analysis {
 
@@ -123,16 +124,53 @@ std::int64_t positive(Section& s, const std::string& key, std::int64_t fallback,
   return n;
 }
 
+void check_range(const Section& s, const std::string& key, double x, double least, double most) {
+  if (!(x >= least && x <= most)) s.fail(key, fmt::format("'{}' = {} is not from {} to {}", key, x, least, most));
+}
+
 double in_range(Section& s, const std::string& key, double fallback, double least, double most) {
   const auto x = s.get<double>(key, fallback);
-  if (!(x >= least && x <= most)) s.fail(key, fmt::format("'{}' = {} is not from {} to {}", key, x, least, most));
+  check_range(s, key, x, least, most);
   return x;
+}
+
+/// A list without repetitions: two rows of the same work would have the same id in everything but the run.
+template <class T>
+void check_unique(const Section& s, const std::string& key, const std::vector<T>& values) {
+  for (std::size_t i = 1; i < values.size(); ++i) {
+    if (std::find(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(i), values[i]) !=
+        values.begin() + static_cast<std::ptrdiff_t>(i)) {
+      s.fail(key, fmt::format("'{}' lists {} twice", key, values[i]));
+    }
+  }
 }
 
 std::uint64_t seed(Section& s, std::uint64_t fallback) {
   const auto n = s.get<std::int64_t>("seed", static_cast<std::int64_t>(fallback));
   if (n < 0) s.fail("seed", "'seed' is negative");
   return static_cast<std::uint64_t>(n);
+}
+
+std::vector<std::uint64_t> seeds(Section& s, std::uint64_t fallback) {
+  std::vector<std::uint64_t> out;
+  for (const std::int64_t n : s.list<std::int64_t>("seed", {static_cast<std::int64_t>(fallback)})) {
+    if (n < 0) s.fail("seed", "'seed' is negative");
+    out.push_back(static_cast<std::uint64_t>(n));
+  }
+  check_unique(s, "seed", out);
+  return out;
+}
+
+std::vector<int> hadamards(Section& s) {
+  std::vector<int> out;
+  for (const std::int64_t n : s.list<std::int64_t>("hadamard", {0})) {
+    if (n != 0 && !sim::is_hadamard_size(n)) {
+      s.fail("hadamard", fmt::format("{} is no power of two from 2 to 1024, nor 0 for no rotation", n));
+    }
+    out.push_back(static_cast<int>(n));
+  }
+  check_unique(s, "hadamard", out);
+  return out;
 }
 
 InputSpec parse_input(Section s, std::uint64_t default_seed) {
@@ -152,9 +190,13 @@ InputSpec parse_input(Section s, std::uint64_t default_seed) {
   d.rows = positive(s, "rows", d.rows, std::int64_t{1} << 40);
   d.cols = positive(s, "cols", d.cols, std::int64_t{1} << 40);
   if (d.rows > (std::int64_t{1} << 40) / d.cols) s.fail("rows", "the tensor has more than 2^40 elements");
-  d.sigma = in_range(s, "sigma", d.sigma, 0, 1e30);
+  in.sigmas = s.list<double>("sigma", {d.sigma});
+  for (const double sigma : in.sigmas) check_range(s, "sigma", sigma, 0, 1e30);
+  check_unique(s, "sigma", in.sigmas);
+  d.sigma = in.sigmas.front();
   d.dof = in_range(s, "dof", d.dof, 0.1, 1e6);
-  d.seed = seed(s, default_seed);
+  in.seeds = seeds(s, default_seed);
+  d.seed = in.seeds.front();
   const auto dtype = s.get<std::string>("dtype", d.dtype);
   d.dtype = s.has("dtype") ? s.choose("dtype", dtype, sample_dtypes) : dtype;
   in.name = s.get<std::string>("name", d.kind);
@@ -225,6 +267,12 @@ GridSpec parse_grid(Section s, const std::vector<InputSpec>& inputs, const Forma
   g.tensor_scales = s.list<std::string>("tensor_scale", {});
   for (const std::string& word : g.tensor_scales) check_tensor_scale(s, word);
   if (s.has("scale_max")) g.scale_max = static_cast<int>(positive(s, "scale_max", 0, 1 << 20));
+  g.recipes = s.list<std::string>("recipe", g.recipes);
+  for (const std::string& name : g.recipes) s.choose("recipe", name, recipe_names());
+  g.roundings = s.list<std::string>("rounding", {});
+  for (const std::string& name : g.roundings) s.choose("rounding", name, element_roundings);
+  g.hadamards = hadamards(s);
+  g.tiles = s.list<bool>("block_2d", g.tiles);
   s.finish();
   return g;
 }
@@ -243,6 +291,7 @@ SweepConfig parse_sweep(const std::string& text, const std::string& where) {
   c.folder = std::filesystem::path(where).parent_path().string();
   c.seed = seed(s, 1);
   c.per_block = s.get<bool>("per_block", false);
+  c.decompose = s.get<bool>("decompose", false);
   const auto nonfinite = s.get<std::string>("nonfinite", "refuse");
   c.nonfinite = s.has("nonfinite") ? s.choose("nonfinite", nonfinite, {"refuse", "propagate"}) : nonfinite;
   for (Section& section : s.sections("input")) c.inputs.push_back(parse_input(section, c.seed));
@@ -279,9 +328,14 @@ toml::table to_toml(const InputSpec& in) {
     return t;
   }
   const Distribution& d = in.distribution;
-  return toml::table{
-      {"name", in.name},  {"distribution", d.kind}, {"rows", d.rows},   {"cols", d.cols},
-      {"sigma", d.sigma}, {"dof", d.dof},           {"dtype", d.dtype}, {"seed", static_cast<std::int64_t>(d.seed)}};
+  toml::table t{{"name", in.name}, {"distribution", d.kind}, {"rows", d.rows},
+                {"cols", d.cols},  {"dof", d.dof},           {"dtype", d.dtype}};
+  const std::vector<std::int64_t> seeds(in.seeds.begin(), in.seeds.end());
+  if (in.sigmas.size() == 1) t.insert("sigma", in.sigmas.front());
+  else t.insert("sigma", to_array(in.sigmas));
+  if (seeds.size() == 1) t.insert("seed", seeds.front());
+  else t.insert("seed", to_array(seeds));
+  return t;
 }
 
 toml::table to_toml(const ActivationsSpec& a) {
@@ -299,6 +353,11 @@ toml::table to_toml(const GridSpec& g) {
   if (!g.blocks.empty()) t.insert("blocks", to_array(g.blocks));
   if (!g.tensor_scales.empty()) t.insert("tensor_scale", to_array(g.tensor_scales));
   if (g.scale_max != 0) t.insert("scale_max", g.scale_max);
+  const GridSpec defaults;
+  if (g.recipes != defaults.recipes) t.insert("recipe", to_array(g.recipes));
+  if (!g.roundings.empty()) t.insert("rounding", to_array(g.roundings));
+  if (g.hadamards != defaults.hadamards) t.insert("hadamard", to_array(g.hadamards));
+  if (g.tiles != defaults.tiles) t.insert("block_2d", to_array(g.tiles));
   return t;
 }
 
@@ -313,7 +372,10 @@ toml::table to_toml(const FormatDefinition& d) {
 }  // namespace
 
 std::string canonical_toml(const SweepConfig& c) {
-  toml::table root{{"seed", static_cast<std::int64_t>(c.seed)}, {"per_block", c.per_block}, {"nonfinite", c.nonfinite}};
+  toml::table root{{"seed", static_cast<std::int64_t>(c.seed)},
+                   {"per_block", c.per_block},
+                   {"decompose", c.decompose},
+                   {"nonfinite", c.nonfinite}};
   toml::array inputs, grids;
   for (const InputSpec& in : c.inputs) inputs.push_back(to_toml(in));
   for (const GridSpec& g : c.grids) grids.push_back(to_toml(g));

@@ -10,13 +10,15 @@
 
 namespace fp4scope::analysis {
 
-/// One [[input]]: a file with globs, or a distribution.
+/// One [[input]]: a file with globs, or a distribution, once for every sigma and seed.
 struct InputSpec {
   std::string name;                          ///< default: the file's name or the distribution's
   std::string file;                          ///< "" for a distribution; ${NAME} is read from the environment
   std::vector<std::string> tensors = {"*"};  ///< globs over tensor names
   std::vector<std::string> exclude;
-  Distribution distribution;
+  Distribution distribution;  ///< its sigma and seed are the first of these lists
+  std::vector<double> sigmas;
+  std::vector<std::uint64_t> seeds;
 };
 
 /// [activations]: none, synthetic for every column count, or a tensor of a file for the inputs it fits.
@@ -36,11 +38,16 @@ struct GridSpec {
   std::vector<std::string> selects;
   std::vector<std::string> tensor_scales;
   int scale_max = 0;
+  std::vector<std::string> recipes = {"exact"};
+  std::vector<std::string> roundings;  ///< empty: the recipe's own
+  std::vector<int> hadamards = {0};    ///< points of the rotation along the rows, 0 for none
+  std::vector<bool> tiles = {false};   ///< square blocks
 };
 
 struct SweepConfig {
   std::uint64_t seed = 1;
   bool per_block = false;  ///< write scale codes and squared errors of every block
+  bool decompose = false;  ///< write where the errors come from: terms, causes, places
   std::string nonfinite = "refuse";
   std::vector<InputSpec> inputs;
   ActivationsSpec activations;

@@ -36,7 +36,7 @@ void plan_file(const SweepConfig& config, const InputSpec& input, Plan& plan) {
       plan.skipped.insert(input.name + ": " + info.name + " skipped, " + obstacle);
       continue;
     }
-    plan.tensors.push_back({&input, info.name, info.dtype.name, file, &info, as_matrix(info)});
+    plan.tensors.push_back({&input, input.name, info.name, info.dtype.name, file, &info, {}, {}, as_matrix(info), 0});
     any = true;
   }
   if (!any) throw Error(path, "no tensor to quantize is matched by " + join(input.tensors), "list other 'tensors'");
@@ -49,10 +49,34 @@ void plan_tensors(const SweepConfig& config, Plan& plan) {
       plan_file(config, input, plan);
       continue;
     }
-    const Distribution& d = input.distribution;
-    const std::string dtype = d.dtype == "f32" ? "F32" : d.dtype == "bf16" ? "BF16" : "F16";
-    plan.tensors.push_back({&input, d.kind, dtype, nullptr, nullptr, {d.rows, d.cols}});
+    for (const double sigma : input.sigmas) {
+      Distribution d = input.distribution;
+      d.sigma = sigma;
+      const std::string name = input.sigmas.size() > 1 ? fmt::format("{} sigma {}", input.name, sigma) : input.name;
+      const std::string dtype = d.dtype == "f32" ? "F32" : d.dtype == "bf16" ? "BF16" : "F16";
+      for (const std::uint64_t seed : input.seeds) {
+        d.seed = seed;
+        plan.tensors.push_back({&input, name, d.kind, dtype, nullptr, nullptr, d, {}, {d.rows, d.cols}, 0});
+      }
+    }
   }
+}
+
+/// Every tensor once for each rotation that a grid asks of it.
+void plan_rotations(const SweepConfig& config, Plan& plan) {
+  std::set<int> sizes;
+  for (const GridSpec& grid : config.grids) sizes.insert(grid.hadamards.begin(), grid.hadamards.end());
+  std::vector<PlannedTensor> rotated;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (const int size : sizes) {
+      PlannedTensor t = tensor;
+      t.transform = parse_transform({}, false, size != 0, size, {});
+      t.original_cols = t.shape.cols;
+      t.shape.cols = transformed_cols(t.transform, t.shape);
+      rotated.push_back(t);
+    }
+  }
+  plan.tensors = std::move(rotated);
 }
 
 /// One axis of the product: the listed values, or one default.
@@ -61,35 +85,73 @@ std::vector<T> axis(const std::vector<T>& listed, const T& fallback) {
   return listed.empty() ? std::vector<T>{fallback} : listed;
 }
 
+/// One point of a grid as words, or why there is none.
+std::string refusal(const SweepConfig& config, const QuantizeWords& words) {
+  const formats::BlockFormat& row = *config.formats->find(words.format);
+  const search::Method* found = config.formats->find_method(words.format, words.scale);
+  if (!found) return words.format + " has no method " + words.scale + ", skipped";
+  if (found->needs_hessian() && config.activations.kind == ActivationsSpec::Kind::none) {
+    return words.format + " " + words.scale + " skipped, it needs [activations]";
+  }
+  if (words.recipe.empty() && words.tensor_scale == "amax" && !found->scale_max && !words.scale_max && !row.scale_max) {
+    return words.format + " with tensor_scale amax skipped, it has no default scale_max";
+  }
+  return "";
+}
+
+/// The axes of a grid beside format, block, method and select, which say what is done with the elements and the tensor.
+struct Setting {
+  std::string recipe, rounding, tensor_scale;
+  bool tiles;
+};
+
+std::vector<Setting> settings_of(const GridSpec& grid) {
+  std::vector<Setting> out;
+  for (const std::string& recipe : grid.recipes) {
+    for (const std::string& rounding : axis(grid.roundings, std::string())) {
+      for (const std::string& scaling : axis(grid.tensor_scales, std::string())) {
+        for (const bool tiles : grid.tiles) out.push_back({recipe == "exact" ? "" : recipe, rounding, scaling, tiles});
+      }
+    }
+  }
+  return out;
+}
+
+/// Adds the configuration that the words describe, or a word about why it makes no sense.
+void add_config(const SweepConfig& config, QuantizeWords words, std::vector<QuantizeConfig>& configs,
+                std::set<std::string>& skipped) {
+  const std::string why = refusal(config, words);
+  if (!why.empty()) {
+    skipped.insert(why);
+    return;
+  }
+  const search::Method& method = *config.formats->find_method(words.format, words.scale);
+  if (!method.chooses()) words.select.clear();
+  const bool scaled = config.formats->find(words.format)->tensor_scaled;
+  if (words.tensor_scale != "amax" && !(words.tensor_scale.empty() && scaled)) words.scale_max = 0;
+  try {
+    configs.push_back(parse_config(words, config.formats));
+  } catch (const UsageError& e) {
+    skipped.insert(fmt::format("{} {} skipped, {}", words.format, words.scale, e.what()));
+  }
+}
+
 /// The configurations of a grid, the same for every tensor. Senseless ones become words.
 std::vector<QuantizeConfig> plan_configs(const SweepConfig& config, const GridSpec& grid,
                                          std::set<std::string>& skipped) {
   std::vector<QuantizeConfig> configs;
+  const std::vector<Setting> settings = settings_of(grid);
   for (const std::string& format : grid.formats) {
-    const formats::BlockFormat& row = *config.formats->find(format);
     for (const int block : axis(grid.blocks, 0)) {
       for (const std::string& method : grid.methods) {
         const search::Method* found = config.formats->find_method(format, method);
-        if (!found) {
-          skipped.insert(format + " has no method " + method + ", skipped");
-          continue;
-        }
-        if (found->needs_hessian() && config.activations.kind == ActivationsSpec::Kind::none) {
-          skipped.insert(format + " " + method + " skipped, it needs [activations]");
-          continue;
-        }
         for (const std::string& select : grid.selects) {
-          if (!found->chooses() && select != grid.selects.front()) continue;
-          for (const std::string& scaling : axis(grid.tensor_scales, std::string())) {
-            const bool impossible = scaling == "amax" && !found->scale_max && !grid.scale_max && !row.scale_max;
-            if (impossible) {
-              skipped.insert(format + " with tensor_scale amax skipped, it has no default scale_max");
-              continue;
-            }
-            const bool from_amax = scaling == "amax" || (scaling.empty() && row.tensor_scaled);
-            configs.push_back(parse_config({format, method, found->chooses() ? select : "", scaling, config.nonfinite,
-                                            block, from_amax ? grid.scale_max : 0},
-                                           config.formats));
+          if (found && !found->chooses() && select != grid.selects.front()) continue;
+          for (const Setting& s : settings) {
+            add_config(config,
+                       {format, method, select, s.tensor_scale, config.nonfinite, block, grid.scale_max, s.recipe,
+                        s.rounding, s.tiles},
+                       configs, skipped);
           }
         }
       }
@@ -106,29 +168,42 @@ void plan_activations(const SweepConfig& config, Plan& plan) {
   plan.activations = read_activations(path, config.activations.tensor, word);
 }
 
+/// Whether the grid is for that tensor.
+bool takes(const GridSpec& grid, const PlannedTensor& tensor) {
+  const auto holds = [](const auto& list, const auto& value) {
+    return std::find(list.begin(), list.end(), value) != list.end();
+  };
+  return (grid.inputs.empty() || holds(grid.inputs, tensor.input->name)) &&
+         holds(grid.hadamards, tensor.transform.hadamard);
+}
+
+void plan_work(std::size_t t, const std::vector<QuantizeConfig>& configs, Plan& plan, std::uint64_t seed) {
+  const PlannedTensor& tensor = plan.tensors[t];
+  const std::int64_t columns = plan.activations.cols;  // 0: any
+  for (QuantizeConfig c : configs) {
+    if (c.method->needs_hessian() && columns != 0 && columns != tensor.original_cols) {
+      plan.skipped.insert(fmt::format("{}: {} skipped, {} columns do not fit activations of {}", tensor.name,
+                                      c.method->name, tensor.original_cols, columns));
+      continue;
+    }
+    c.seed = tensor.file ? seed : tensor.distribution.seed;
+    c.stream = name_stream(tensor.name);
+    plan.work.push_back({"", t, c});
+  }
+}
+
 }  // namespace
 
 Plan make_plan(const SweepConfig& config) {
   Plan plan;
   plan_tensors(config, plan);
+  plan_rotations(config, plan);
   plan_activations(config, plan);
-  const std::int64_t columns = plan.activations.cols;  // 0: any
   std::vector<std::vector<QuantizeConfig>> configs;
   for (const GridSpec& grid : config.grids) configs.push_back(plan_configs(config, grid, plan.skipped));
   for (std::size_t t = 0; t < plan.tensors.size(); ++t) {
     for (std::size_t g = 0; g < configs.size(); ++g) {
-      const std::vector<std::string>& inputs = config.grids[g].inputs;
-      const bool named = std::find(inputs.begin(), inputs.end(), plan.tensors[t].input->name) != inputs.end();
-      if (!inputs.empty() && !named) continue;
-      for (const QuantizeConfig& c : configs[g]) {
-        const std::int64_t cols = plan.tensors[t].shape.cols;
-        if (c.method->needs_hessian() && columns != 0 && columns != cols) {
-          plan.skipped.insert(fmt::format("{}: {} skipped, {} columns do not fit activations of {}",
-                                          plan.tensors[t].name, c.method->name, cols, columns));
-          continue;
-        }
-        plan.work.push_back({"", t, c});
-      }
+      if (takes(config.grids[g], plan.tensors[t])) plan_work(t, configs[g], plan, config.seed);
     }
   }
   for (std::size_t i = 0; i < plan.work.size(); ++i) plan.work[i].run = fmt::format("{:06}", i);

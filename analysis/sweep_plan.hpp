@@ -9,16 +9,21 @@
 #include "analysis/quantize.hpp"
 #include "analysis/sweep_config.hpp"
 #include "analysis/tensors.hpp"
+#include "analysis/transform.hpp"
 
 namespace fp4scope::analysis {
 
-/// A tensor of the plan, not yet read.
+/// A tensor of the plan, not yet read: one for each sigma, seed and rotation.
 struct PlannedTensor {
   const InputSpec* input = nullptr;
+  std::string input_name;  ///< the input's, and the sigma where there are several
   std::string name, dtype;
   std::shared_ptr<const io::TensorFile> file;  ///< null for a distribution
   const io::TensorInfo* info = nullptr;
-  Shape2d shape{};
+  Distribution distribution;  ///< with its sigma and seed, where there is no file
+  Transform transform;
+  Shape2d shape{};                 ///< as it is quantized, after the rotation
+  std::int64_t original_cols = 0;  ///< before it
 };
 
 struct Work {

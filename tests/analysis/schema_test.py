@@ -18,6 +18,9 @@ import numpy as np
 SCHEMA = Path(__file__).resolve().parents[2] / "notebooks-data" / "schema.md"
 ATTRIBUTES, TABLE = "Attributes of /", "Datasets of /table"
 ALWAYS, ON_REQUEST = "Datasets of /runs/<run>, always", "Datasets of /runs/<run>, on request"
+DECOMPOSED = "Datasets of /runs/<run>, decomposed"
+TERMS = ("scale_bias_term", "dead_zone_term", "grid_noise_term", "clipping_term", "scale_dead_term", "scale_grid_term")
+CAUSES = tuple("cause_" + name for name in ("tensor_scale", "block_scale", "underflow", "overflow", "saturation", "zero", "grid"))
 HEADER = ["name", "type", "shape", "unit", "values", "meaning"]
 KEYWORDS = {"any", "finite", "nan", "inf", "number"}
 
@@ -36,7 +39,7 @@ def parse_schema(text):
                 sections[section] = {}
             elif section in sections and not set(cells[0]) <= set("-"):
                 sections[section][cells[0]] = dict(zip(HEADER, cells))
-    for needed in (ATTRIBUTES, TABLE, ALWAYS, ON_REQUEST):
+    for needed in (ATTRIBUTES, TABLE, ALWAYS, ON_REQUEST, DECOMPOSED):
         if not sections.get(needed):
             raise SystemExit(f"the schema has no table under '## {needed}' (its header is {' | '.join(HEADER)})")
     return sections
@@ -214,6 +217,10 @@ class Checker:
                     (row["padded_cols"] == whole, "padded_cols is not cols rounded up to whole blocks"),
                     (row["blocks"] * row["block"] == row["rows"] * row["padded_cols"], "blocks is not rows padded_cols / block"),
                     (near(row["weight_error"] ** 2, row["relative_mse"]), "relative_mse is not weight_error squared"),
+                    (adds_up(row, TERMS), "the six terms do not add up to relative_mse"),
+                    (adds_up(row, CAUSES), "the seven causes do not add up to relative_mse"),
+                    (not row["relative_mse"] < row["relative_mse_low"] and not row["relative_mse"] > row["relative_mse_high"],
+                     "relative_mse is outside its interval"),
                     (near(row["moved_share"], moved), "moved_share is not moved_up_share + moved_down_share"),
                     (row["activations"] or math.isnan(row["output_error"]), "output_error without activations is not NaN")):
                 if not holds:
@@ -222,7 +229,7 @@ class Checker:
     def runs(self):
         """/runs/<run>. Only called for a table without violations."""
         t = {name: values_of(self.file["table"][name]) for name in self.schema[TABLE]}
-        always, request = self.schema[ALWAYS], self.schema[ON_REQUEST]
+        always, request = self.schema[ALWAYS], {**self.schema[ON_REQUEST], **self.schema[DECOMPOSED]}
         self.same_names("/runs/", self.file["runs"], set(t["run"]), set())
         for i, run in enumerate(t["run"]):
             group = self.file["runs"].get(run)
@@ -231,13 +238,23 @@ class Checker:
             row = {name: column[i] for name, column in t.items()}
             for name in self.same_names(f"/runs/{run}/", group, set(always), set(request)):
                 spec = always.get(name) or request[name]
-                shape = (33,) if name in always else (row["rows"], row["padded_cols"] // row["block"])
+                shape = self.shape(spec["shape"], row, group[name].shape)
                 if self.dataset(group[name], spec, shape) and name in ("scale_moves", "scale_move_offsets"):
                     self.histogram(group[name], row)
                 self.run_attributes(group[name], name, spec)
 
+    @staticmethod
+    def shape(cell, row, present):
+        """The letters of a shape in numbers; K, the number of codes, is any that this row's element can have."""
+        if cell == "K":
+            return present if present in ((16,), (64,), (256,)) else (16,)
+        letters = {"R": row["rows"], "C": row["cols"], "B": row["block"], "P/B": row["padded_cols"] // row["block"]}
+        return tuple(letters[part] if part in letters else int(part) for part in cell.split(","))
+
     def run_attributes(self, node, name, spec):
-        needed = {"format"} if name == "scales" else set()
+        needed = {"format"} if name == "scales" else {"causes"} if name == "cause_remaining" else set()
+        needed |= {"format", "first_normal"} if name.startswith("scale_code_") else set()
+        needed |= {"values"} if name.startswith("code_") else set()
         self.same_names(f"{node.name} attribute ", node.attrs, needed, {"unit", "description"})
         unit = as_text(node.attrs.get("unit", spec["unit"]))
         if unit != spec["unit"]:
@@ -261,6 +278,14 @@ class Checker:
 def near(a, b):
     """Equal but for the rounding of two different orders of operations; NaN is near NaN."""
     return (math.isnan(a) and math.isnan(b)) or abs(a - b) <= 1e-9 * max(abs(a), abs(b)) + 1e-300
+
+
+def adds_up(row, names):
+    """The parts' sum is relative_mse, or none of them was asked for."""
+    parts = [row[name] for name in names]
+    if all(math.isnan(part) for part in parts):
+        return True
+    return abs(math.fsum(parts) - row["relative_mse"]) <= 1e-9 * max(row["relative_mse"], max(abs(part) for part in parts))
 
 
 def check(path, schema_path=SCHEMA):
@@ -312,6 +337,9 @@ MUTATIONS = {
     "missing run": lambda f: f.__delitem__(first_run(f)),
     "missing histogram": lambda f: f.__delitem__(first_run(f) + "/scale_moves"),
     "histogram of other blocks": lambda f: set_first(f, first_run(f) + "/scale_moves", 10**9),
+    "terms that do not add up": lambda f: [set_first(f, f"table/{name}", 0.1) for name in TERMS],
+    "causes that do not add up": lambda f: [set_first(f, f"table/{name}", 0.1) for name in CAUSES],
+    "an interval elsewhere": lambda f: set_first(f, "table/relative_mse_high", 0.0),
     "error that is not its square": lambda f: set_first(f, "table/weight_error", 0.987654),
 }
 

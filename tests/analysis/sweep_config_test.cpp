@@ -1,4 +1,6 @@
 // The sweep's TOML: what is written is what runs, and what is misspelt is named with the nearest right word.
+#include "analysis/sweep_config.hpp"
+
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -6,7 +8,6 @@
 
 #include "analysis/names.hpp"
 #include "analysis/quantize.hpp"
-#include "analysis/sweep_config.hpp"
 #include "formats/error.hpp"
 
 namespace fp4scope::analysis {
@@ -26,16 +27,18 @@ const std::string input = "[[input]]\ndistribution = \"normal\"\n";
 const std::string grid = "[[quantize]]\nformats = [\"nvfp4\"]\n";
 
 TEST(SweepConfig, canonical_text_is_a_fixed_point) {
-  const std::string toml = "seed = 5\nper_block = true\n" + input +
-                           "rows = 3\n[[input]]\nfile = \"a.safetensors\"\nexclude = [\"b*\"]\n[activations]\ntokens = 4\n" +
-                           grid + "blocks = 16\ntensor_scale = [\"none\", 0.5]\nselect = \"mae\"\n";
+  const std::string toml =
+      "seed = 5\nper_block = true\n" + input +
+      "rows = 3\n[[input]]\nfile = \"a.safetensors\"\nexclude = [\"b*\"]\n[activations]\ntokens = 4\n" + grid +
+      "blocks = 16\ntensor_scale = [\"none\", 0.5]\nselect = \"mae\"\n";
   const std::string once = canonical_toml(parse_sweep(toml, "s.toml"));
   EXPECT_EQ(canonical_toml(parse_sweep(once, "s.toml")), once);
 }
 
 TEST(SweepConfig, canonical_text_writes_every_default_out) {
   const std::string text = canonical_toml(parse_sweep(input + grid, "s.toml"));
-  for (const char* word : {"rows = 1024", "dtype = 'bf16'", "seed = 1", "nonfinite = 'refuse'", "methods = [ 'naive' ]"}) {
+  for (const char* word :
+       {"rows = 1024", "dtype = 'bf16'", "seed = 1", "nonfinite = 'refuse'", "methods = [ 'naive' ]"}) {
     EXPECT_NE(text.find(word), std::string::npos) << word << " is missing in\n" << text;
   }
 }
@@ -43,6 +46,20 @@ TEST(SweepConfig, canonical_text_writes_every_default_out) {
 TEST(SweepConfig, inputs_take_the_seed_of_the_sweep) {
   const SweepConfig c = parse_sweep("seed = 9\n" + input + grid, "s.toml");
   EXPECT_EQ(c.inputs[0].distribution.seed, 9u);
+}
+
+TEST(SweepConfig, canonical_text_keeps_every_axis) {
+  const std::string toml = "decompose = true\n" + input + "sigma = [0.5, 2]\nseed = [3, 4]\n" + grid +
+                           "recipe = [\"exact\", \"te\"]\nrounding = [\"rne\", \"stochastic\"]\nhadamard = [0, 32]\n" +
+                           "block_2d = [false, true]\n";
+  const SweepConfig c = parse_sweep(canonical_toml(parse_sweep(toml, "s.toml")), "s.toml");
+  EXPECT_TRUE(c.decompose);
+  EXPECT_EQ(c.inputs[0].sigmas, (std::vector<double>{0.5, 2}));
+  EXPECT_EQ(c.inputs[0].seeds, (std::vector<std::uint64_t>{3, 4}));
+  EXPECT_EQ(c.grids[0].recipes, (std::vector<std::string>{"exact", "te"}));
+  EXPECT_EQ(c.grids[0].roundings, (std::vector<std::string>{"rne", "stochastic"}));
+  EXPECT_EQ(c.grids[0].hadamards, (std::vector<int>{0, 32}));
+  EXPECT_EQ(c.grids[0].tiles, (std::vector<bool>{false, true}));
 }
 
 TEST(SweepConfig, every_mistake_names_its_line_and_the_nearest_right_word) {
@@ -61,6 +78,12 @@ TEST(SweepConfig, every_mistake_names_its_line_and_the_nearest_right_word) {
       {input + "rows = 0\n" + grid, "s.toml:3", "'rows' = 0"},
       {input + "rows = \"many\"\n" + grid, "s.toml:3", "not a whole number"},
       {input + "seed = -1\n" + grid, "s.toml:3", "negative"},
+      {input + "seed = [1, 2, 1]\n" + grid, "s.toml:3", "lists 1 twice"},
+      {input + "sigma = [1, -1]\n" + grid, "s.toml:3", "'sigma' = -1"},
+      {input + grid + "rounding = \"stochastik\"\n", "s.toml:5", "did you mean 'stochastic'"},
+      {input + grid + "recipe = \"tee\"\n", "s.toml:5", "did you mean 'te'"},
+      {input + grid + "hadamard = [0, 12]\n", "s.toml:5", "12 is no power of two"},
+      {input + grid + "block_2d = 1\n", "s.toml:5", "not true or false"},
       {input + input + grid, "s.toml", "two inputs are called 'normal'"},
       {grid, "s.toml", "no [[input]]"},
       {input, "s.toml", "no [[quantize]]"},
