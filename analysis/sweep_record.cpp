@@ -1,6 +1,11 @@
 #include "analysis/sweep_record.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
+#include <limits>
+
+#include "analysis/theory.hpp"
 
 namespace fp4scope::analysis {
 
@@ -8,6 +13,23 @@ namespace {
 
 double share(std::int64_t part, std::int64_t whole) {
   return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+constexpr double none = std::numeric_limits<double>::quiet_NaN();
+
+/// A part of the squared error over the energy; 0 over 0 is 0, as in relative_mse.
+double relative(const Result& r, double part) { return part == 0 ? 0 : part / r.m.energy; }
+
+double term(const Result& r, Term a, Term b) { return r.parts ? relative(r, r.parts->terms.of(a, b)) : none; }
+
+double cause(const Result& r, Cause c) {
+  return r.parts ? relative(r, r.parts->causes.shapley()[static_cast<std::size_t>(c)]) : none;
+}
+
+/// Theory speaks of the normal distribution before it was rounded to its dtype, not rotated.
+double expected(const Result& r) {
+  const bool normal = !r.tensor.file && r.tensor.distribution.kind == "normal" && !r.tensor.transform.rotated();
+  return normal ? expected_relative_mse(r.q.config, r.q.tensor_scale, r.tensor.distribution.sigma) : none;
 }
 
 struct ColumnRow {
@@ -21,15 +43,21 @@ struct ColumnRow {
 // clang-format off
 const ColumnRow column_rows[] = {
     {"run", "", "id of the run, the group /runs/<run>", [](const Result& r) -> io::Cell { return r.work.run; }},
-    {"input", "", "name of the input", [](const Result& r) -> io::Cell { return r.tensor.input->name; }},
+    {"input", "", "name of the input", [](const Result& r) -> io::Cell { return r.tensor.input_name; }},
     {"tensor", "", "name of the tensor, or the distribution", [](const Result& r) -> io::Cell { return r.tensor.name; }},
     {"rows", "1", "rows of the matrix", [](const Result& r) -> io::Cell { return r.tensor.shape.rows; }},
     {"cols", "1", "columns of the matrix", [](const Result& r) -> io::Cell { return r.tensor.shape.cols; }},
     {"padded_cols", "1", "columns after padding to a multiple of the block", [](const Result& r) -> io::Cell { return r.q.cols; }},
     {"dtype", "", "type of the data as stored or sampled", [](const Result& r) -> io::Cell { return r.tensor.dtype; }},
+    {"sigma", "1", "standard deviation that the distribution was given, NaN for a file", [](const Result& r) -> io::Cell { return r.tensor.file ? none : r.tensor.distribution.sigma; }},
+    {"seed", "1", "seed of the distribution, 0 for a file", [](const Result& r) -> io::Cell { return r.tensor.file ? std::int64_t{0} : static_cast<std::int64_t>(r.tensor.distribution.seed); }},
+    {"hadamard", "1", "points of the rotation along the rows, 0 without", [](const Result& r) -> io::Cell { return std::int64_t{r.tensor.transform.hadamard}; }},
     {"format", "", "block format", [](const Result& r) -> io::Cell { return r.q.config.format->name; }},
     {"block", "1", "elements that share a block scale", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.block}; }},
     {"method", "", "how block scales are chosen", [](const Result& r) -> io::Cell { return r.q.config.method->name; }},
+    {"recipe", "", "whose order of operations", [](const Result& r) -> io::Cell { return r.q.config.recipe_name(); }},
+    {"rounding", "", "of elements", [](const Result& r) -> io::Cell { return r.q.config.rounding_name(); }},
+    {"block_2d", "1", "1 where a block is square, else 0", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.tiles}; }},
     {"select", "", "criterion between candidate scales, empty where none are", [](const Result& r) -> io::Cell { return r.q.config.method->chooses() ? select_names[static_cast<std::size_t>(r.q.config.select)] : ""; }},
     {"tensor_scale_rule", "", "amax, none, search, headroom, soar or the value given", [](const Result& r) -> io::Cell { return r.q.config.scaling_text(); }},
     {"scale_max", "1", "block scale that the tensor scale aims at, 0 without", [](const Result& r) -> io::Cell { return std::int64_t{r.q.config.scaling == TensorScaling::amax ? r.q.config.scale_max : 0}; }},
@@ -40,7 +68,15 @@ const ColumnRow column_rows[] = {
     {"blocks", "1", "blocks of the tensor", [](const Result& r) -> io::Cell { return r.m.blocks; }},
     {"weight_error", "1", "|Wq - W|_F / |W|_F", [](const Result& r) -> io::Cell { return std::sqrt(r.m.relative_mse()); }},
     {"relative_mse", "1", "|Wq - W|_F^2 / |W|_F^2", [](const Result& r) -> io::Cell { return r.m.relative_mse(); }},
+    {"relative_mse_error", "1", "standard error of relative_mse over blocks", [](const Result& r) -> io::Cell { return r.m.relative_mse_error(); }},
+    {"relative_mse_low", "1", "lower end of its 95 % interval", [](const Result& r) -> io::Cell { return r.m.relative_mse_low(); }},
+    {"relative_mse_high", "1", "upper end of its 95 % interval", [](const Result& r) -> io::Cell { return r.m.relative_mse_high(); }},
+    {"naive_ratio", "1", "squared error over naive's at the same tensor scale", [](const Result& r) -> io::Cell { return r.m.naive_ratio(); }},
+    {"naive_ratio_low", "1", "lower end of its 95 % interval, paired over blocks", [](const Result& r) -> io::Cell { return r.m.naive_ratio_low(); }},
+    {"naive_ratio_high", "1", "upper end of its 95 % interval, paired over blocks", [](const Result& r) -> io::Cell { return r.m.naive_ratio_high(); }},
+    {"expected_relative_mse", "1", "what theory expects of a normal distribution, NaN elsewhere", [](const Result& r) -> io::Cell { return expected(r); }},
     {"output_error", "1", "|X Wq^T - X W^T|_F / |X W^T|_F, NaN without activations", [](const Result& r) -> io::Cell { return r.m.output_error; }},
+    {"block_output_error", "1", "output error as if blocks did not interact, NaN without activations", [](const Result& r) -> io::Cell { return r.m.block_output_error; }},
     {"mse", "1", "mean of (wq - w)^2", [](const Result& r) -> io::Cell { return r.m.sse / static_cast<double>(r.m.elements); }},
     {"sqnr_db", "dB", "-10 log10(relative_mse)", [](const Result& r) -> io::Cell { return -10 * std::log10(r.m.relative_mse()); }},
     {"max_error", "1", "max |wq - w|", [](const Result& r) -> io::Cell { return r.m.max_error; }},
@@ -52,6 +88,25 @@ const ColumnRow column_rows[] = {
     {"zero_share", "1", "share of elements quantized to zero", [](const Result& r) -> io::Cell { return share(r.m.zeros, r.m.elements); }},
     {"saturated_share", "1", "share of elements above their block's largest value", [](const Result& r) -> io::Cell { return share(r.m.saturated, r.m.elements); }},
     {"underflow_share", "1", "share of blocks with non-zero data and a zero scale", [](const Result& r) -> io::Cell { return share(r.m.underflowed, r.m.blocks); }},
+    {"subnormal_share", "1", "share of blocks whose scale code is subnormal and not zero", [](const Result& r) -> io::Cell { return share(r.m.subnormal, r.m.blocks); }},
+    {"shrinkage", "1", "sum |wq| / sum |w|", [](const Result& r) -> io::Cell { return r.m.shrinkage(); }},
+    {"scale_bias_term", "1", "squared norm of the scale bias / sum w^2, NaN unless decomposed", [](const Result& r) -> io::Cell { return term(r, Term::scale_bias, Term::scale_bias); }},
+    {"dead_zone_term", "1", "squared norm of the dead zone / sum w^2, NaN unless decomposed", [](const Result& r) -> io::Cell { return term(r, Term::dead_zone, Term::dead_zone); }},
+    {"grid_noise_term", "1", "squared norm of the grid noise / sum w^2, NaN unless decomposed", [](const Result& r) -> io::Cell { return term(r, Term::grid_noise, Term::grid_noise); }},
+    {"clipping_term", "1", "squared norm of the clipping / sum w^2, NaN unless decomposed", [](const Result& r) -> io::Cell { return term(r, Term::clipping, Term::clipping); }},
+    {"scale_dead_term", "1", "twice the product of scale bias and dead zone / sum w^2", [](const Result& r) -> io::Cell { return 2 * term(r, Term::scale_bias, Term::dead_zone); }},
+    {"scale_grid_term", "1", "twice the product of scale bias and grid noise / sum w^2", [](const Result& r) -> io::Cell { return 2 * term(r, Term::scale_bias, Term::grid_noise); }},
+    {"log_inflation", "1", "mean log2 of the block scale over the ideal one", [](const Result& r) -> io::Cell { return r.parts ? r.parts->terms.log_inflation / static_cast<double>(r.parts->terms.blocks) : none; }},
+    {"dead_share", "1", "share of elements in the dead zone", [](const Result& r) -> io::Cell { return r.parts ? share(r.parts->terms.dead, r.m.elements) : none; }},
+    {"clipped_share", "1", "share of elements that are clipped", [](const Result& r) -> io::Cell { return r.parts ? share(r.parts->terms.clipped, r.m.elements) : none; }},
+    {"cause_tensor_scale", "1", "squared error by rounding the tensor scale / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::tensor_scale); }},
+    {"cause_block_scale", "1", "squared error by rounding the block scale's mantissa / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::block_scale); }},
+    {"cause_underflow", "1", "squared error by subnormal and zero scale codes / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::underflow); }},
+    {"cause_overflow", "1", "squared error by scale codes that saturate / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::overflow); }},
+    {"cause_saturation", "1", "squared error by clipped elements / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::saturation); }},
+    {"cause_zero", "1", "squared error by elements rounded to zero / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::zero); }},
+    {"cause_grid", "1", "squared error by rounding to a level / sum w^2 (Shapley average), NaN unless decomposed", [](const Result& r) -> io::Cell { return cause(r, Cause::grid); }},
+    {"chain", "1", "1 where the scale steps could be made ideal, else 0", [](const Result& r) -> io::Cell { return std::int64_t{r.parts && r.parts->causes.chain}; }},
     {"bits_per_weight", "bit", "codes, block scales and tensor scale, padding included", [](const Result& r) -> io::Cell { return bits_per_weight(r.q, r.tensor.shape.cols); }},
     {"input_hash", "", "FNV-1a of shape and binary32 bits", [](const Result& r) -> io::Cell { return r.layer.hash; }},
     {"activations_hash", "", "FNV-1a of shape and binary32 bits of the activations, empty without", [](const Result& r) -> io::Cell { return r.layer.activations_hash; }},
@@ -69,6 +124,68 @@ std::vector<io::Column> sweep_columns() {
   return columns;
 }
 
+namespace {
+
+using Texts = std::map<std::string, std::string>;
+
+void add_profile(const std::string& path, const Profile& p, const std::string& unit, const Texts& attributes,
+                 io::Record& record) {
+  const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(p.count.size())};
+  const auto add = [&](const char* name, const io::Array& data, const std::string& what, const std::string& of) {
+    Texts texts = attributes;
+    texts["unit"] = of;
+    texts["description"] = what;
+    record.datasets.push_back({path + name, shape, data, texts});
+  };
+  add("_count", p.count, unit, unit);
+  add("_sse", p.sse, "sum of (wq - w)^2", "1");
+  add("_energy", p.energy, "sum of w^2", "1");
+  add("_bias", p.bias, "sum of |wq| - |w|", "1");
+}
+
+/// Values of the element's codes, in their order.
+std::string code_values(const formats::BlockFormat& format) {
+  std::string text;
+  for (std::uint32_t code = 0; code < format.element.code_count(); ++code) {
+    text += fmt::format("{}{}", code ? "," : "", formats::element_value(format, code));
+  }
+  return text;
+}
+
+void add_parts(const Result& r, const std::string& group, io::Record& record) {
+  const Decomposition& d = *r.parts;
+  std::vector<double> remaining;
+  for (const double left : d.causes.remaining) remaining.push_back(relative(r, left));
+  record.datasets.push_back(
+      {group + "cause_remaining",
+       {static_cast<std::int64_t>(remaining.size())},
+       remaining,
+       {{"unit", "1"},
+        {"description", "squared error / sum w^2 left when a set of steps is ideal, bit i: cause i"},
+        {"causes", fmt::format("{}", fmt::join(cause_names, ","))}}});
+  const formats::BlockFormat& format = *r.q.config.format;
+  const std::string normal = fmt::format("{}", first_normal_code(format.scale));
+  add_profile(group + "code", d.places.by_code, "elements", {{"values", code_values(format)}}, record);
+  add_profile(group + "ratio", d.places.by_ratio, "elements", {}, record);
+  add_profile(group + "position", d.places.by_position, "elements", {}, record);
+  add_profile(group + "column", d.places.by_column, "elements", {}, record);
+  add_profile(group + "row", d.places.by_row, "elements", {}, record);
+  add_profile(group + "scale_code", d.places.by_scale_code, "blocks",
+              {{"format", format.scale.name}, {"first_normal", normal}}, record);
+  if (!d.layer) return;
+  std::vector<double> inner;
+  for (const auto& row : d.layer->inner) {
+    for (const double x : row) inner.push_back(x == 0 ? 0 : x / d.layer->energy);
+  }
+  record.datasets.push_back(
+      {group + "layer_terms",
+       {layer_term_count, layer_term_count},
+       inner,
+       {{"unit", "1"}, {"description", "products of the output errors by weights, activations, both / |X W^T|^2"}}});
+}
+
+}  // namespace
+
 io::Record make_record(const Result& r, const std::vector<double>& block_sse, bool per_block) {
   io::Record record;
   for (const ColumnRow& column : column_rows) record.row.push_back(column.cell(r));
@@ -85,6 +202,7 @@ io::Record make_record(const Result& r, const std::vector<double>& block_sse, bo
                              {bins},
                              std::vector<std::int64_t>(r.m.moves.begin(), r.m.moves.end()),
                              {{"unit", "blocks"}, {"description", "blocks by scale_move_offsets"}}});
+  if (r.parts) add_parts(r, group, record);
   if (!per_block) return record;
   const std::vector<std::int64_t> shape = {r.q.rows, r.q.blocks_per_row()};
   record.datasets.push_back(
