@@ -1,8 +1,14 @@
 """page.py NAME FILE.h5...: the Markdown page of a committed report, on standard output. Every number comes from FILE.h5.
 
-pages/NAME.py makes it. `page.py NAME FILE.h5 --check` prints nothing but what leaves its tolerance, and then exits 1: a test.
+    --check                        print nothing but what leaves its tolerance, and then exit 1: a test
+    --figures DIR --program PROG   the page's own figures too, as SVG and CSV; theory curves come from `PROG theory`
+
+pages/NAME.py has page(rows) -> (text, what failed), and draw(rows, theory) -> plots where it has figures of its own.
 """
+import argparse
 import importlib
+import json
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -10,18 +16,29 @@ sys.dont_write_bytecode = True
 from pages.common import read_rows
 
 
-def main(arguments):
-    name, *files = [a for a in arguments if a != "--check"]
-    rows = [row for path in files for row in read_rows(path)]
-    text, ok = importlib.import_module(f"pages.{name}").page(rows)
-    failed = [] if ok is True else ["a number is outside its tolerance"] if ok is False else ok
-    if "--check" not in arguments:
-        print(text, end="")
-        return 0
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--figures", metavar="DIR")
+    parser.add_argument("--program")
+    options = parser.parse_args()
+    rows = [row for path in options.files for row in read_rows(path)]
+    page = importlib.import_module(f"pages.{options.name}")
+    text, failed = page.page(rows)
     for line in failed:
-        print(f"{name}: {line}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"{options.name}: {line}", file=sys.stderr)
+    if options.check:
+        return 1 if failed else 0
+    if options.figures and hasattr(page, "draw"):
+        from pages.figures import write_plots
+        theory = lambda *words: json.loads(subprocess.run([options.program, "theory", *words, "--json"], check=True,
+                                                          capture_output=True, text=True).stdout)
+        write_plots(page.draw(rows, theory), options.figures)
+    print(text, end="")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

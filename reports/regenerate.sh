@@ -1,30 +1,60 @@
 #!/bin/sh
-# regenerate.sh PROGRAM: every committed report from its sweep file. Numbers in the pages come from the .h5, never typed.
+# regenerate.sh PROGRAM [NAME]...: every committed report, or those named, from its sweep file. Numbers in the pages come
+# from the results, never typed. A page keeps the figures that it shows, each with its data as CSV beside it.
 set -eu
 cd "$(dirname "$0")"
 program=$(realpath "../$1")
+shift
+python=${FP4SCOPE_PYTHON:-/usr/bin/python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for sweep in published silero; do
-  case $sweep in
-    silero) [ -f "${FP4SCOPE_SHARED:-}/data/silero_vad_16k.safetensors" ] || { echo "silero skipped: FP4SCOPE_SHARED"; continue; } ;;
+export FP4SCOPE_IDENTITY="$work/identity.npy"  # X of soar.toml: H = X^T X = I
+"$python" -c "import numpy, sys; numpy.save(sys.argv[1], numpy.eye(256, dtype=numpy.float32))" "$FP4SCOPE_IDENTITY"
+
+# The figures that a page shows, from the report or the page's own.
+keep_figures() {
+  for figure in $(grep -o '([a-z_]*\.svg)' "$1/README.md" | tr -d '()'); do
+    for from in "$work/$1/figures" "$work/$1"; do
+      [ ! -f "$from/$figure" ] || cp "$from/$figure" "$from/${figure%.svg}.csv" "$1/"
+    done
+    [ -f "$1/$figure" ] || { echo "$1/README.md shows $figure, which nothing made" >&2; exit 1; }
+  done
+}
+
+page_of_sweep() {
+  case $1 in
+    silero) [ -f "${FP4SCOPE_SHARED:-}/data/silero_vad_16k.safetensors" ] || { echo "silero skipped: FP4SCOPE_SHARED"; return; } ;;
   esac
-  "$program" sweep "$sweep.toml" -o "$work/$sweep.h5" >/dev/null
-  "$program" report "$work/$sweep.h5" -o "$work/$sweep"
-  mkdir -p "$sweep"
-  cp "$work/$sweep/table.csv" "$work/$sweep"/figures/*.svg "$sweep/"
-  ${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py "$sweep" "$work/$sweep.h5" > "$sweep/README.md"
+  "$program" sweep "$1.toml" -o "$work/$1.h5" >/dev/null
+  "$program" report "$work/$1.h5" -o "$work/$1"
+  mkdir -p "$1"
+  rm -f "$1"/*.svg "$1"/*.csv
+  cp "$work/$1/table.csv" "$1/"
+  "$python" page.py "$1" "$work/$1.h5" --figures "$work/$1" --program "$program" > "$1/README.md"
+  keep_figures "$1"
+}
+
+searches() {
+  mkdir -p searches
+  "$(dirname "$program")/tests/joint_table" 64 512 > searches/joint.md
+}
+
+recipes() {
+  mkdir -p recipes
+  "$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
+  "$python" page.py recipes "$work/recipes.h5" > recipes/README.md
+  for element in e2m1 e4m3 e5m2 ue4m3 ue8m0; do
+    "$program" crosscheck --recipes --format $element -o "$work/$element.h5" >/dev/null
+  done
+  "$python" page.py converters "$work/e2m1.h5" "$work/e4m3.h5" "$work/e5m2.h5" "$work/ue4m3.h5" "$work/ue8m0.h5" \
+    > recipes/converters.md
+}
+
+[ $# -gt 0 ] || set -- published silero decomposition paradox octave distributions scale_formats soar hadamard stochastic \
+  equal_bits corrections searches recipes
+for name in "$@"; do
+  case $name in
+    searches | recipes) $name ;;
+    *) page_of_sweep "$name" ;;
+  esac
 done
-
-mkdir -p searches
-"$(dirname "$program")/tests/joint_table" 64 512 > searches/joint.md
-
-mkdir -p recipes
-"$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
-${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py recipes "$work/recipes.h5" > recipes/README.md
-
-for element in e2m1 e4m3 e5m2 ue4m3 ue8m0; do
-  "$program" crosscheck --recipes --format $element -o "$work/$element.h5" >/dev/null
-done
-${FP4SCOPE_PYTHON:-/usr/bin/python3} page.py converters "$work/e2m1.h5" "$work/e4m3.h5" "$work/e5m2.h5" "$work/ue4m3.h5" \
-  "$work/ue8m0.h5" > recipes/converters.md

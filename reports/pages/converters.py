@@ -9,7 +9,7 @@ def page(rows):
         table = [[r["first"], r["second"], r["finite_differ"], r["zero_differ"], r["infinite_differ"], r["nan_differ"],
                   r["example"]] for r in rows if r["element"] == element]
         sections.append(f"## {element}\n\n" + markdown(["recipe", "and", "finite", "zeros", "Inf", "NaN", "first finite"], table))
-    page = f"""# One number at a time: element converters on all 2^32 floats
+    text = f"""# One number at a time: element converters on all 2^32 floats
 
 `fp4scope crosscheck --recipes --format e2m1 -o e2m1.h5`, and so on: how many binary32 patterns two libraries code
 differently, each by its defaults. The numbers below are read from the results. `fp4scope encode --recipe R` gives each
@@ -18,4 +18,4 @@ round UE8M0 up; microxcaling rounds half away from zero.
 
 {(chr(10) * 2).join(sections)}
 """
-    return page, True
+    return text, []

@@ -9,7 +9,7 @@ def page(rows):
               f"{r['sqnr_db']:.2f}", f"{100 * r['moved_share']:.1f}", f"{r['bits_per_weight']:.3f}"] for r in rows]
     head = ["tensor", "shape", "format", "block", "method", "weight error %", "output error %", "SQNR dB",
             "scales moved %", "bits/weight"]
-    page = f"""# Silero VAD: every 2-D and 3-D weight of a small real model
+    text = f"""# Silero VAD: every 2-D and 3-D weight of a small real model
 
 `FP4SCOPE_SHARED=... fp4scope sweep reports/silero.toml -o silero.h5`. 3-D weights are taken as [first, rest]; 387 columns
 are padded with zeros to 400 (block 16) or 416 (block 32), which the metrics leave out. Activations are synthetic: 512
@@ -21,4 +21,4 @@ on the activations that `hessian` was given, so its gain is the most that they a
 
 {markdown(head, table)}
 """
-    return page, True
+    return text, []
