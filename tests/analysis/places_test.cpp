@@ -225,17 +225,20 @@ TEST(Places, do_not_depend_on_threads_or_pieces) {
 }
 
 TEST(Places, a_ratio_on_the_edge_of_a_bin_belongs_to_the_bin_above) {
-  // amax k, x = i: 48 i / k is whole, and the next binary32 number below x is in the bin below. Bin 47 has k as well.
+  // A row of amax k with x = i and the binary32 number below: 48 i / k is whole, the other is in the bin below.
   const QuantizeConfig c = config("nvfp4", "naive", 4, "none");
   for (const int k : {3, 6, 12, 24, 48}) {
+    Matrix m = {k - 1, 4, {}};
+    std::vector<std::int64_t> expected(ratio_bins);
     for (int i = 1; i < k; ++i) {
       const auto x = static_cast<float>(i);
-      const Matrix m = {1, 4, {static_cast<float>(k), x, std::nextafterf(x, 0), -x}};
-      const Places p = places_of(m, quantize(c, m, "m"));
+      for (const float value : {static_cast<float>(k), x, std::nextafterf(x, 0), -x}) m.data.push_back(value);
       const auto bin = static_cast<std::size_t>(48 * i / k);
-      EXPECT_EQ(p.by_ratio.count[bin], bin == 47 ? 3 : 2) << i << " of " << k;
-      EXPECT_EQ(p.by_ratio.count[bin - 1], 1) << i << " of " << k;
+      expected[bin] += 2;
+      ++expected[bin - 1];
+      ++expected[ratio_bins - 1];
     }
+    EXPECT_EQ(places_of(m, quantize(c, m, "m")).by_ratio.count, expected) << k;
   }
 }
 
