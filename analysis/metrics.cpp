@@ -60,7 +60,6 @@ Metrics measure_row(const Matrix& original, const Quantized& q, const search::Me
                     double* block_sse) {
   Metrics m;
   const float* x = original.row(row);
-  const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   const double top = q.config.format->element_max();
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
     const std::int64_t first = b * q.config.block, last = std::min(first + q.config.block, original.cols);
@@ -69,7 +68,7 @@ Metrics measure_row(const Matrix& original, const Quantized& q, const search::Me
     const bool integer = q.integer(row, b);
     double sse = 0;
     for (std::int64_t c = first; c < last; ++c) {
-      const double value = sim::dequantize(*q.config.format, codes[c], step, integer);
+      const double value = q.value(row, c, step, integer);
       const double error = std::fabs(x[c] - value);
       sse += error * error;
       m.energy += static_cast<double>(x[c]) * x[c];
