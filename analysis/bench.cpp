@@ -76,7 +76,7 @@ QuantizeConfig config_of(const std::string& format, const std::string& method, c
     throw UsageError("--format", fmt::format("{} has elements of {} bits", format, c.format->element.bits),
                      "bench search has formats of 4");
   }
-  if (c.method->random() || c.method->gives_codes()) {
+  if (c.method->random() || c.method->gives_codes() || c.method->corrects()) {
     throw UsageError("--scale", fmt::format("{} does more than choose scales", c.method->name),
                      "bench search times methods that leave elements to the nearest");
   }

@@ -204,6 +204,9 @@ struct FormatTable::Custom {
                {name, "sse", Kind::sse, rule, 0, "least squared error over all codes"},
                {name, "exhaustive", Kind::exhaustive, rule, 0, "the same as sse, one code after the other"},
                {name, "hessian", Kind::hessian, rule, 0, "least r^T H r over all codes"}};
+    if (!format.scale.has_zero) return;
+    methods.push_back({name, "prevent_zero", Kind::rule, sim::prevent_zero(rule), 0,
+                       "naive, a block that isn't zero has code 1 at least"});
   }
 };
 

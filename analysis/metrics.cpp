@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "analysis/naive_baseline.hpp"
+#include "analysis/places.hpp"
 
 namespace fp4scope::analysis {
 
@@ -78,18 +79,14 @@ std::vector<OutputEnergy> output_energies(std::int64_t rows, std::int64_t cols, 
 /// A NaN stays.
 double larger(double a, double b) { return std::isnan(a) || a >= b ? a : b; }
 
-/// Codes from here on are normal.
-int first_normal(const formats::Format& scale) { return scale.has_zero ? 1 << scale.mantissa_bits : 0; }
-
 /// One block's elements, in order; returns its squared error.
 double measure_block(const Quantized& q, std::int64_t row, std::int64_t b, const float* x, std::int64_t count,
                      Metrics& m) {
-  const std::uint8_t* const codes = q.codes.data() + row * q.cols + b * q.config.block;
   const double step = q.step(row, b), top = q.config.format->element_max() * step;
   const bool integer = q.integer(row, b);
   double sse = 0, energy = 0;
   for (std::int64_t c = 0; c < count; ++c) {
-    const double value = sim::dequantize(*q.config.format, codes[c], step, integer);
+    const double value = q.value(row, b * q.config.block + c, step, integer);
     const double magnitude = std::fabs(x[c]), error = std::fabs(x[c] - value);
     sse += error * error;
     energy += magnitude * magnitude;
@@ -111,7 +108,7 @@ double measure_block(const Quantized& q, std::int64_t row, std::int64_t b, const
 Metrics measure_row(const Matrix& original, const Quantized& q, std::int64_t row, NaiveBaseline& naive,
                     double* block_sse) {
   Metrics m;
-  const int normal = first_normal(q.config.format->scale);
+  const int normal = first_normal_code(q.config.format->scale);
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b) {
     const std::int64_t first = b * q.config.block, last = std::min(first + q.config.block, original.cols);
     block_sse[b] = measure_block(q, row, b, original.row(row) + first, last - first, m);

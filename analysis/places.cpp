@@ -90,7 +90,7 @@ void measure_row(const Matrix& original, const Quantized& q, std::int64_t row, R
     const bool integer = q.integer(row, b);
     Sums block;
     for (std::int64_t c = first; c < last; ++c) {
-      const Sums element = of_element(x[c], sim::dequantize(*q.config.format, codes[c], step, integer));
+      const Sums element = of_element(x[c], q.value(row, c, step, integer));
       add(out.by_code, codes[c], element);
       add(out.by_ratio, ratio_bin(x[c], amax), element);
       add(out.by_position, static_cast<std::size_t>(c - first), element);
@@ -115,7 +115,7 @@ void add_columns(const Matrix& original, const Quantized& q, Profile& by_column)
         const bool integer = q.integer(r, b);
         for (std::int64_t c = first; c < last; ++c) {
           const std::uint8_t code = q.codes[static_cast<std::size_t>(r * q.cols + c)];
-          const double value = sim::dequantize(*q.config.format, code, step, integer);
+          const double value = q.value(r, c, step, integer);
           add(by_column, static_cast<std::size_t>(c), of_element(original.row(r)[c], value));
         }
       }

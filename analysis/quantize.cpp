@@ -12,6 +12,7 @@
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
 #include "search/joint_search.hpp"
+#include "search/macro.hpp"
 #include "search/tensor_scale.hpp"
 #include "sim/eden.hpp"
 #include "sim/encode_lanes.hpp"
@@ -254,6 +255,20 @@ void parse_joint(const QuantizeWords& words, QuantizeConfig& c) {
   }
 }
 
+/// What methods that correct values don't take.
+void parse_correction(const QuantizeConfig& c) {
+  if (!c.method->corrects()) return;
+  const std::string name = c.method->name;
+  if (c.tiles) throw UsageError("--block-2d", name + " has no square blocks");
+  if (c.scaling != TensorScaling::none) throw UsageError("--tensor-scale", name + " has none", "none");
+  if (c.method->has_macro() && search::macro_columns % c.block != 0) {
+    throw UsageError("--block", fmt::format("{} does not divide {}'s {} columns", c.block, name, search::macro_columns));
+  }
+  if (!c.method->has_macro() && c.rounding != formats::Rounding::nearest_even) {
+    throw UsageError("--rounding", name + " rounds both sets of elements to nearest", "leave it out");
+  }
+}
+
 }  // namespace
 
 std::string QuantizeConfig::scaling_text() const {
@@ -299,6 +314,7 @@ QuantizeConfig parse_config(const QuantizeWords& words, Formats formats) {
   if (c.recipe) apply_recipe(words, c);
   else parse_tensor_scale(words, c);
   parse_joint(words, c);
+  parse_correction(c);
   return c;
 }
 
@@ -316,9 +332,24 @@ bool Quantized::integer(std::int64_t row, std::int64_t block_index) const {
   return config.format->selects() && (code & formats::selection_bit) != 0;
 }
 
-double Quantized::step(std::int64_t row, std::int64_t block_index) const {
+double Quantized::macro_factor(std::int64_t row, std::int64_t block_index) const {
+  if (macro.empty()) return 1;
+  const std::int64_t at = row * search::macro_blocks(cols) + block_index * config.block / search::macro_columns;
+  return search::macro_factor(macro[static_cast<std::size_t>(at)]);
+}
+
+double Quantized::product_of_scales(std::int64_t row, std::int64_t block_index) const {
   const auto code = static_cast<std::uint32_t>(scale_code(row, block_index));
   return static_cast<double>(tensor_scale) * formats::decode_double(config.format->scale, code);
+}
+
+double Quantized::step(std::int64_t row, std::int64_t block_index) const {
+  return product_of_scales(row, block_index) / macro_factor(row, block_index);
+}
+
+double Quantized::residual_value(std::int64_t row, std::int64_t column) const {
+  const double step = residual->step(row, column / config.block);
+  return config.method->residual_weight() * residual->value(row, column, step, false);
 }
 
 namespace {
@@ -338,21 +369,22 @@ void encode_row(const Quantized& q, const sim::Grid grids[2], const float* x, st
   const formats::BlockFormat& format = *q.config.format;
   const int n = q.config.block;
   const bool stochastic = q.config.rounding == formats::Rounding::stochastic;
-  if (format.element.bits <= 4 && !stochastic) {
+  if (format.element.bits <= 4 && !stochastic && q.macro.empty()) {
     const std::uint8_t* const scales = q.scales.data() + row * q.blocks_per_row();
     return sim::encode_blocks(format, q.tensor_scale, x, q.blocks_per_row(), n, scales, codes);
   }
   for (std::int64_t b = 0; b < q.blocks_per_row(); ++b, x += n, codes += n) {
-    const double step = q.step(row, b);
+    const double step = q.product_of_scales(row, b);
+    const double factor = sim::grid_factor(format) * q.macro_factor(row, b);
     const bool integer = q.integer(row, b);
     const formats::Format& element = integer ? formats::int4 : format.element;
     const auto first = static_cast<std::uint64_t>(row * q.cols + b * n);
     if (stochastic) sim::fill_words(q.config.seed, q.config.stream, first, n, words.data());
     const std::uint32_t* const random = stochastic ? words.data() : nullptr;
+    const sim::Grid& grid = grids[integer ? 1 : 0];
     if (format.element.bits > 4) sim::quantize_wide_block(element, x, n, step, q.config.rounding, random, codes);
-    else
-      sim::quantize_block_stochastic(element, grids[integer ? 1 : 0], x, n, step, random, codes,
-                                     sim::grid_factor(format));
+    else if (stochastic) sim::quantize_block_stochastic(element, grid, x, n, step, random, codes, factor);
+    else sim::quantize_block(element, grid, x, n, step, codes, factor);
   }
 }
 
@@ -399,6 +431,27 @@ void choose_tensor_scale(Quantized& q, const Matrix& m) {
   }
 }
 
+/// r = x - value: a binary32 number, since no element is clipped and a value that isn't 0 is within a factor of two of
+/// its x (Sterbenz 1974).
+Matrix rest_of(const Quantized& q, const Matrix& m) {
+  Matrix rest = {m.rows, m.cols, std::vector<float>(m.data.size())};
+#pragma omp parallel for schedule(static)
+  for (std::int64_t row = 0; row < m.rows; ++row) {
+    const float* const x = m.row(row);
+    float* const out = rest.data.data() + row * m.cols;
+    for_each_value(q, row, m.cols, [&](std::int64_t c, double v) { out[c] = static_cast<float>(x[c] - v); });
+  }
+  return rest;
+}
+
+/// Residual feedback: what the codes leave gets scales and codes of its own.
+void add_residual(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) {
+  QuantizeConfig second = q.config;
+  second.method = q.config.formats->find_method(q.config.format->name, "rceil");
+  q.residual = std::make_shared<const Quantized>(quantize(second, rest_of(q, m), "residual", nullptr, stop));
+  if (stop && *stop) q.codes.clear();
+}
+
 void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
   q.amax = finite_amax(m);
@@ -412,6 +465,7 @@ void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, c
   search::SearchResult found = c.method->gives_codes() ? search::search_joint(task, m.data.data(), m.rows, m.cols)
                                                        : search::search_scales(task, m.data.data(), m.rows, m.cols);
   q.scales = std::move(found.scales);
+  q.macro = std::move(found.macro);
   q.chose_second = found.chose_second;
   q.proved = found.proved;
   if (curvature) {
@@ -423,6 +477,7 @@ void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, c
   if (c.method->gives_codes()) q.codes = std::move(found.codes);
   else encode_rows(q, m);
   if (c.method->random()) correct_eden_scales(q, m);
+  if (c.method->residual_weight() > 0) add_residual(q, m, stop);
 }
 
 /// One tile of a recipe: gathered, scaled, encoded, put back.
@@ -528,8 +583,10 @@ std::vector<float> dequantize(const Quantized& q, const Matrix* source) {
 double bits_per_weight(const Quantized& q, std::int64_t original_cols) {
   const double codes = static_cast<double>(q.rows * q.cols) * q.config.format->element.bits;
   const double scales = static_cast<double>(q.block_count()) * 8;
+  const double macro = static_cast<double>(q.macro.size()) * q.config.method->macro_bits();
   const double tensor = q.config.scaling == TensorScaling::none ? 0 : 32;
-  return (codes + scales + tensor) / static_cast<double>(q.rows * original_cols);
+  const double second = q.residual ? bits_per_weight(*q.residual, original_cols) : 0;
+  return (codes + scales + macro + tensor) / static_cast<double>(q.rows * original_cols) + second;
 }
 
 }  // namespace fp4scope::analysis

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -96,6 +97,8 @@ struct Quantized {
   std::string hessian_hash;          ///< of the certified diagonal blocks of H, "" without
   double hessian_shift = 0;          ///< the largest shift that certifying them took
   std::int64_t proved = 0;           ///< blocks whose scale and elements together are proved best: of method joint
+  std::vector<std::uint8_t> macro;   ///< [rows, macro blocks]: m of search/macro.hpp; empty without
+  std::shared_ptr<const Quantized> residual;  ///< what the codes leave, quantized; null without
   search::SearchCount count;
 
   std::int64_t blocks_per_row() const { return cols / config.block; }
@@ -105,8 +108,21 @@ struct Quantized {
   int scale_code(std::int64_t row, std::int64_t block_index) const;
   /// Whether the block's elements are IF4's INT4.
   bool integer(std::int64_t row, std::int64_t block_index) const;
+  /// 1 + m / 256 of the block's macro block; 1 without.
+  double macro_factor(std::int64_t row, std::int64_t block_index) const;
   /// tensor scale * block scale, exact; NaN for a NaN scale.
+  double product_of_scales(std::int64_t row, std::int64_t block_index) const;
+  /// The same, divided by the factor of a macro block and rounded once where there is one.
   double step(std::int64_t row, std::int64_t block_index) const;
+  /// The value of an element whose block has that step, as sim::dequantize has it; in macro blocks within 2^-52 of itself.
+  double value(std::int64_t row, std::int64_t column, double step, bool integer) const {
+    const std::uint8_t code = codes[static_cast<std::size_t>(row * cols + column)];
+    const double first = sim::dequantize(*config.format, code, step, integer);
+    return residual ? first + residual_value(row, column) : first;
+  }
+  /// What the second codes add. The sum is exact: where both values are not zero the second's block has an element of
+  /// 2^-26 of the first's step at least (data has 24 bits), so that both are multiples of 2^-32 of that step.
+  double residual_value(std::int64_t row, std::int64_t column) const;
 };
 
 struct Curvature;
@@ -119,12 +135,11 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
 /// visit(column, value) for the first `cols` columns of a row: the exact products.
 template <class Visit>
 void for_each_value(const Quantized& q, std::int64_t row, std::int64_t cols, const Visit& visit) {
-  const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   for (std::int64_t first = 0; first < cols; first += q.config.block) {
     const double step = q.step(row, first / q.config.block);
     const bool integer = q.integer(row, first / q.config.block);
     for (std::int64_t c = first; c < std::min(first + q.config.block, cols); ++c) {
-      visit(c, sim::dequantize(*q.config.format, codes[c], step, integer));
+      visit(c, q.value(row, c, step, integer));
     }
   }
 }
@@ -136,7 +151,8 @@ std::vector<float> exact_values(const Quantized& q);
 /// `source`, the matrix that was quantized, tells the sign of zeros in recipes that have no codes.
 std::vector<float> dequantize(const Quantized& q, const Matrix* source = nullptr);
 
-/// Bits stored per element of the original matrix: codes, block scales, and 32 for a tensor scale, padding included.
+/// Bits stored per element of the original matrix: codes, block scales, factors of macro blocks, codes and scales of a
+/// residual, and 32 for a tensor scale, padding included.
 double bits_per_weight(const Quantized& q, std::int64_t original_cols);
 
 }  // namespace fp4scope::analysis

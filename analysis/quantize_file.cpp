@@ -76,6 +76,13 @@ void check_certificate(const QuantizeFileOptions& o) {
   if (o.fake_quant) throw UsageError("--certificate", "is of codes, and --fake-quant writes none", "leave one out");
 }
 
+/// A file has codes and block scales, and nothing that corrects them.
+void check_correction(const QuantizeFileOptions& o) {
+  if (!o.config.method->corrects() || o.fake_quant) return;
+  throw UsageError("--scale", fmt::format("{}'s codes have no place in a quantized file", o.config.method->name),
+                   "--fake-quant, or a sweep");
+}
+
 /// The certificate's tensors for a tensor of `rows` and `blocks` a row.
 std::vector<Entry> certificate_entries(const QuantizeConfig& config, const std::string& name, std::int64_t rows,
                                        std::int64_t blocks) {
@@ -314,6 +321,7 @@ Metrics measure_with(const Weights& w, bool fits, const Matrix& m, const Quantiz
 
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
   check_certificate(o);
+  check_correction(o);
   const auto file = io::open_tensors(o.in);
   const Job job = plan(o, *file);
   for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);

@@ -215,6 +215,10 @@ double cost(const Work& work, const PlannedTensor& tensor, std::int64_t tokens) 
   switch (work.config.method->kind) {
     case search::MethodKind::rule:
     case search::MethodKind::eden: break;
+    case search::MethodKind::macro: each += 10; break;
+    case search::MethodKind::residual:
+    case search::MethodKind::residual_half: each += 25; break;
+    case search::MethodKind::macro_search: each += 250; break;
     case search::MethodKind::four_over_six:
     case search::MethodKind::select_element: each += 25; break;
     case search::MethodKind::sse: each += 60; break;

@@ -82,7 +82,7 @@ void refuse_other_elements(const Record& r) {
   const auto name = r.get<std::string>("scale", "");
   const search::Method* method = r.formats->find_method(r.format->name, name);
   if (!method) throw Error(r.file, "its record's method '" + name + "' is unknown");
-  if (method->gives_codes() || method->random()) {
+  if (method->gives_codes() || method->random() || method->corrects()) {
     throw Error(r.file, name + " has other elements than the nearest ones", "verify knows nearest elements");
   }
 }

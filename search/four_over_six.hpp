@@ -3,7 +3,8 @@
 //
 //   mse     sum (|x_i| - value_i)^2      mae     sum | |x_i| - value_i |      absmax  max | |x_i| - value_i |
 //
-// Both scales are rounded from the real quotients amax / (6 T) and amax / (4 T). T leaves room above: scale max 256.
+// Both scales are rounded from the real quotients amax / (6 T) and amax / (4 T), to at least the least code of the rule
+// that the space starts with. T leaves room above: scale max 256.
 #pragma once
 
 #include "search/sse.hpp"
@@ -100,7 +101,8 @@ struct FourOverSix {
 FP4SCOPE_HD constexpr FourOverSix four_over_six(const SearchSpace& space, const Block& block, Select select,
                                                 SearchCount* count = nullptr, bool unbiased = false) noexcept {
   const auto t = static_cast<float>(space.tensor_scale);
-  constexpr sim::ScaleRule to_six = sim::six_rule, to_four = sim::four_rule;
+  sim::ScaleRule to_six = sim::six_rule, to_four = sim::four_rule;
+  to_six.least = to_four.least = space.start.least;
   const int six = sim::scale_code(space.scale, unbiased ? sim::unbiased(to_six) : to_six, block.amax, t);
   const int four = sim::scale_code(space.scale, unbiased ? sim::unbiased(to_four) : to_four, block.amax, t);
   const bool chose_four = six != four && compare_errors(space, block, select, four, six, count) < 0;

@@ -164,7 +164,8 @@ HWY_INLINE VI rule_codes(VF amax, sim::ScaleRule rule, double tensor_scale) {
   const auto low = half_codes<power_of_two>(hn::LowerHalf(half, amax), rule, tensor_scale);
   const auto high = half_codes<power_of_two>(hn::UpperHalf(half, amax), rule, tensor_scale);
   const VI codes = hn::BitCast(i32, hn::Combine(u32, high, low));
-  return hn::Max(hn::Min(codes, ints(power_of_two ? 0xFE : 0x7E)), ints(0));
+  const VI least = hn::IfThenElseZero(hn::Gt(bits_of(amax), ints(0)), ints(rule.least));
+  return hn::Max(hn::Min(codes, ints(power_of_two ? 0xFE : 0x7E)), least);
 }
 
 // ---- the filter ----
@@ -677,10 +678,10 @@ void lane_scales(const SearchTask& task, const SearchSpace& space, const float* 
   lanes::Plan plan = {};
   plan.task = &task;
   plan.space = &space;
-  const bool four_over_six = task.method->kind == MethodKind::four_over_six;
-  const sim::ScaleRule rule = four_over_six ? sim::six_rule : task.method->rule;
+  sim::ScaleRule rule = task.method->rule, to_four = sim::four_rule;
+  to_four.least = rule.least;
   plan.rule = task.unbiased ? sim::unbiased(rule) : rule;
-  plan.four_rule = task.unbiased ? sim::unbiased(sim::four_rule) : sim::four_rule;
+  plan.four_rule = task.unbiased ? sim::unbiased(to_four) : to_four;
   plan.power_of_two = !space.scale.has_zero;
   double unit = 0;
   const lanes::LevelRow* row = lanes::find_levels(space.grid, unit);

@@ -34,6 +34,10 @@ enum class MethodKind : std::uint8_t {
   gptq_ordered,    ///< gptq_feedback, blocks of the largest diagonal first
   eden,            ///< the rule of sim/eden.hpp; the scales are corrected once the elements are known
   select_element,  ///< the rule, then the better of two element types
+  macro,           ///< the rule on data times a factor that 128 columns share (macro.hpp)
+  macro_search,    ///< the same with the best of 16 factors
+  residual,        ///< the rule, and codes of its own for what the codes leave
+  residual_half,   ///< the same, half of the second values added
 };
 
 struct Method {
@@ -61,6 +65,18 @@ struct Method {
   constexpr bool gives_codes() const noexcept {
     return kind >= MethodKind::decoupled && kind <= MethodKind::gptq_ordered;
   }
+  /// Blocks of 128 columns share a factor.
+  constexpr bool has_macro() const noexcept { return macro_bits() > 0; }
+  /// Bits that a macro block's factor takes.
+  constexpr int macro_bits() const noexcept {
+    return kind == MethodKind::macro ? 8 : kind == MethodKind::macro_search ? 4 : 0;
+  }
+  /// Of the second codes' values; 0 without second codes.
+  constexpr double residual_weight() const noexcept {
+    return kind == MethodKind::residual ? 1 : kind == MethodKind::residual_half ? 0.5 : 0;
+  }
+  /// Values are more than a block scale and codes say: they have no place in a quantized file.
+  constexpr bool corrects() const noexcept { return has_macro() || residual_weight() > 0; }
   constexpr bool limits_nodes() const noexcept {
     return kind == MethodKind::closest || kind == MethodKind::row_closest || kind == MethodKind::gptq_closest;
   }
@@ -71,7 +87,9 @@ inline constexpr Method own_methods[] = {
     {"nvfp4",      "naive",      MethodKind::rule,            sim::six_rule,              0,   "amax to 6, to nearest"},
     {"nvfp4",      "static6",    MethodKind::rule,            sim::six_rule,              0,   "the same as naive"},
     {"nvfp4",      "static4",    MethodKind::rule,            sim::four_rule,             0,   "amax to 4, to nearest"},
+    {"nvfp4",      "prevent_zero", MethodKind::rule,          sim::prevent_zero(sim::six_rule), 0, "naive, a block that isn't zero has code 1 at least (arXiv 2605.08565)"},
     {"nvfp4",      "4over6",     MethodKind::four_over_six,   sim::six_rule,              256, "amax to 6 or to 4, by --select; ties to 6"},
+    {"nvfp4",      "4over6_prevent_zero", MethodKind::four_over_six, sim::prevent_zero(sim::six_rule), 256, "4over6, both codes 1 at least"},
     {"nvfp4",      "sse",        MethodKind::sse,             sim::six_rule,              0,   "least squared error over all codes"},
     {"nvfp4",      "exhaustive", MethodKind::exhaustive,      sim::six_rule,              0,   "the same as sse, one code after the other"},
     {"nvfp4",      "scalesweep", MethodKind::window,          sim::six_rule,              0,   "least squared error over codes -3 .. +7 around naive's (arXiv 2606.07618)"},
@@ -82,11 +100,18 @@ inline constexpr Method own_methods[] = {
     {"mxfp4",      "ceil",       MethodKind::rule,            sim::ceil_rule,             0,   "2^ceil(log2(amax / 4))"},
     {"mxfp4",      "even",       MethodKind::rule,            sim::even_rule,             0,   "floor, one up from significand 1.75 on"},
     {"mxfp4",      "rceil",      MethodKind::rule,            sim::rceil_rule,            0,   "2^ceil(log2(amax / 6))"},
+    {"mxfp4",      "oas",        MethodKind::rule,            sim::oas_rule,              0,   "2^ceil(log2(amax / 7)): even, but one lower where amax is 7 * 2^j (arXiv 2603.08713)"},
+    {"mxfp4",      "uos",        MethodKind::rule,            sim::uos_rule,              0,   "2^ceil(log2(amax / 7.25)) (arXiv 2607.24377)"},
     {"mxfp4",      "static6",    MethodKind::rule,            sim::rceil_rule,            0,   "the same as rceil"},
     {"mxfp4",      "static4",    MethodKind::rule,            sim::ceil_rule,             0,   "the same as ceil"},
     {"mxfp4",      "sse",        MethodKind::sse,             sim::floor_rule,            0,   "least squared error over all codes"},
     {"mxfp4",      "exhaustive", MethodKind::exhaustive,      sim::floor_rule,            0,   "the same as sse, one code after the other"},
     {"mxfp4",      "hessian",    MethodKind::hessian,         sim::floor_rule,            0,   "least r^T H r over all codes"},
+    {"mxfp4",      "macro",      MethodKind::macro,           sim::rceil_rule,            0,   "rceil on data times 1 + m/256, m shared by 128 columns, from their amax (arXiv 2603.08713)"},
+    {"mxfp4",      "macro_search", MethodKind::macro_search,  sim::rceil_rule,            0,   "rceil on data times 1 + j/16 of least squared error over 128 columns"},
+    {"mxfp4",      "macro_oas_search", MethodKind::macro_search, sim::oas_rule,           0,   "the same with oas"},
+    {"mxfp4",      "residual",   MethodKind::residual,        sim::rceil_rule,            0,   "rceil, and rceil of what it leaves: two sets of codes (arXiv 2605.20402)"},
+    {"mxfp4",      "residual_half", MethodKind::residual_half, sim::rceil_rule,           0,   "the same, half of the second values added"},
     {"nvint4",     "naive",      MethodKind::rule,            sim::seven_rule,            0,   "amax to 7, to nearest"},
     {"nvint4",     "static6",    MethodKind::rule,            sim::seven_rule,            0,   "the same as naive"},
     {"nvint4",     "sse",        MethodKind::sse,             sim::seven_rule,            0,   "least squared error over all codes"},

@@ -6,6 +6,7 @@
 #include "search/full_hessian.hpp"
 #include "search/hessian_lanes.hpp"
 #include "search/lanes.hpp"
+#include "search/macro.hpp"
 
 namespace fp4scope::search {
 
@@ -36,11 +37,10 @@ int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block
   const auto nan_code = static_cast<int>(space.scale.nan_code());
   if (!std::isfinite(block.amax)) return nan_code;  // amax orders bit patterns, so Inf and NaN come out on top
   switch (task.method->kind) {
-    case MethodKind::rule: return sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
-    case MethodKind::eden: {
-      const int code = sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
-      return code == 0 && block.amax > 0 ? space.first_code : code;
-    }
+    case MethodKind::rule:
+    case MethodKind::eden:
+    case MethodKind::residual:
+    case MethodKind::residual_half: return sim::scale_code(space.scale, rule, block.amax, task.tensor_scale);
     case MethodKind::four_over_six: {
       const FourOverSix chosen = four_over_six(space, block, task.select, &scratch.count, task.unbiased);
       scratch.chose_second += chosen.chose_four;
@@ -58,7 +58,7 @@ int block_code(const SearchTask& task, const SelectingSpace& spaces, const Block
                                     task.hessians->envelope.data() + column_block * block.n};
       return hessian_code(space, block, hessian, scratch.room.data(), scratch.loss.data(), &scratch.count);
     }
-    default: return 0;  // joint_search.hpp has the methods that choose elements
+    default: return 0;  // joint_search.hpp has the methods that choose elements, macro.hpp those of macro blocks
   }
 }
 
@@ -141,6 +141,7 @@ void search_by_lanes(const SearchTask& task, const SearchSpace& space, const flo
 }  // namespace
 
 SearchResult search_scales(const SearchTask& task, const float* x, std::int64_t rows, std::int64_t cols) {
+  if (task.method->has_macro()) return search_macro(task, x, rows, cols);
   const SelectingSpace spaces = make_selecting_space(*task.format, task.tensor_scale, task.method->rule);
   const std::int64_t blocks = cols / task.block;
   SearchResult result;

@@ -45,6 +45,7 @@ struct SearchResult {
   std::vector<std::uint8_t> scales;  ///< [rows, cols / block]
   std::int64_t chose_second = 0;     ///< blocks that four over six mapped to 4, or that IF4 made INT4
   std::vector<std::uint8_t> codes;   ///< [rows, cols], of methods that choose the elements too; else empty
+  std::vector<std::uint8_t> macro;   ///< [rows, macro blocks], of methods that have them (macro.hpp); else empty
   std::int64_t proved = 0;           ///< blocks where no scale and elements are better: of MethodKind::closest
   SearchCount count;                 ///< a diagnostic, outside what is promised
 };

@@ -16,7 +16,7 @@
 namespace fp4scope::sim {
 
 /// o = 0.988125 = 1581 / 1600, so Q = 9600 / 1581.
-inline constexpr ScaleRule eden_rule = {9600, formats::Rounding::nearest_even, 1581};
+inline constexpr ScaleRule eden_rule = {9600, formats::Rounding::nearest_even, 1581, 1};
 inline constexpr double eden_scale_max = 255.99;
 inline constexpr int eden_group = 128;
 

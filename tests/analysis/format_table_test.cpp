@@ -70,13 +70,14 @@ TEST(FormatTable, words_are_taken_as_they_are_written) {
   EXPECT_EQ(formats::element_value(b, 15), -1);
 }
 
-TEST(FormatTable, methods_are_naive_sse_exhaustive_and_hessian) {
+TEST(FormatTable, methods_are_naive_sse_exhaustive_hessian_and_prevent_zero_where_a_scale_can_be_zero) {
   const Formats table = parse_formats(
       "[format.near]\nlevels = [0, 1, 11]\nscale = \"e4m3\"\n[format.low]\nlevels = "
       "[0, 1, 11]\nscale = \"ue8m0\"\n[format.small]\nlevels = [0, 0.375]\nscale = \"ue8m0\"\n",
       "f.toml");
-  const std::vector<std::string> names = {"naive", "sse", "exhaustive", "hessian"};
   for (const char* format : {"near", "low", "small"}) {
+    std::vector<std::string> names = {"naive", "sse", "exhaustive", "hessian"};
+    if (table->find(format)->scale.has_zero) names.push_back("prevent_zero");
     EXPECT_EQ(table->method_names(format), names);
     for (const search::Method* m : table->methods(format)) EXPECT_STREQ(m->format, format);
   }
@@ -88,6 +89,10 @@ TEST(FormatTable, methods_are_naive_sse_exhaustive_and_hessian) {
   EXPECT_EQ(table->find_method("small", "naive")->rule.divisor, 0.25);
   EXPECT_STREQ(table->find_method("small", "naive")->meaning, "2^(floor(log2 amax) + 2), as OCP MX v1.0");
   EXPECT_EQ(table->find_method("near", "sse")->kind, search::MethodKind::sse);
+  const sim::ScaleRule least = table->find_method("near", "prevent_zero")->rule;
+  EXPECT_EQ(sim::scale_code(formats::e4m3, near, 0x1p-20f, 1), 0);
+  EXPECT_EQ(sim::scale_code(formats::e4m3, least, 0x1p-20f, 1), 1);
+  EXPECT_EQ(sim::scale_code(formats::e4m3, least, 33, 1), sim::scale_code(formats::e4m3, near, 33, 1));
 }
 
 TEST(FormatTable, every_scale_of_up_to_five_bits_serves_and_has_a_default_where_it_can) {

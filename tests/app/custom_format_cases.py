@@ -211,7 +211,7 @@ class Formats(CustomCase):
     def test_lists_them_after_the_built_in_ones(self):
         text = self.succeeds("formats", "--formats", "f.toml").stdout
         self.assertTrue(text.startswith(self.succeeds("formats").stdout.split("block format")[0]))
-        self.assertRegex(text, r"(?m)^twin +levels +e4m3 +16 +amax / \(6 \* 448\) +naive, sse, exhaustive, hessian$")
+        self.assertRegex(text, r"(?m)^twin +levels +e4m3 +16 +amax / \(6 \* 448\) +naive, sse, exhaustive, hessian, prevent_zero$")
         self.assertRegex(text, r"(?m)^mine +levels +ue4m4 +8 +none ")
         listed = json.loads(self.succeeds("formats", "--formats", "f.toml", "--json").stdout)["block_formats"]
         self.assertEqual([f["name"] for f in listed[-3:]], ["coarse", "mine", "twin"])

@@ -18,10 +18,10 @@ using oracle::float_units;
 
 float from_bits(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
-/// The exponent k and the significand m in [1, 2) of amax / t = m * 2^k; m as 4 amax / (2^k t), a fraction.
+/// The exponent k and the significand m in [1, 2) of amax / t = m * 2^k; 16 m = 16 amax / (2^k t), a fraction.
 struct Quotient {
   int k;
-  mpz_class four_m_numerator, four_m_denominator;
+  mpz_class numerator, denominator;
 };
 
 Quotient take_apart(float amax, float t) {
@@ -33,27 +33,29 @@ Quotient take_apart(float amax, float t) {
     a <<= 1;
     --k;
   }
-  return {k, 4 * a, b};
+  return {k, 16 * a, b};
 }
 
 /// One up from the OCP floor, k - 2, where the significand m reaches or passes a bound.
 struct MxRow {
   const char* name;
   sim::ScaleRule rule;
-  int four_bounds;  ///< 4 * the bound; 8: never
-  bool reaching;    ///< m >= bound, else m > bound
+  int sixteenths;  ///< the bound; 32: never
+  bool reaching;   ///< m >= bound, else m > bound
 };
 
 constexpr MxRow mx_rows[] = {
-    {"floor", sim::floor_rule, 8, true},   // k - 2
-    {"even", sim::even_rule, 7, true},     // k - 1 if m >= 1.75
-    {"rceil", sim::rceil_rule, 6, false},  // k - 1 if m > 1.5
-    {"ceil", sim::ceil_rule, 4, false},    // k - 1 if m > 1
+    {"floor", sim::floor_rule, 32, true},   // k - 2
+    {"even", sim::even_rule, 28, true},     // k - 1 if m >= 1.75
+    {"rceil", sim::rceil_rule, 24, false},  // k - 1 if m > 1.5
+    {"ceil", sim::ceil_rule, 16, false},    // k - 1 if m > 1
+    {"oas", sim::oas_rule, 28, false},      // k - 1 if m > 1.75
+    {"uos", sim::uos_rule, 29, false},      // k - 1 if m > 1.8125
 };
 
 void expect_the_definition(const MxRow& row, float amax, float t) {
   const Quotient q = take_apart(amax, t);
-  const int order = cmp(q.four_m_numerator, row.four_bounds * q.four_m_denominator);
+  const int order = cmp(q.numerator, row.sixteenths * q.denominator);
   const int exponent = q.k - 2 + (row.reaching ? order >= 0 : order > 0);
   const int want = std::clamp(exponent + 127, 0, 254), got = sim::scale_code(formats::ue8m0, row.rule, amax, t);
   ASSERT_EQ(got, want) << row.name << std::hexfloat << " of amax " << amax << ", tensor scale " << t << std::hex
@@ -71,7 +73,7 @@ TEST(MxRules, are_their_definitions_by_significand_and_exponent_for_every_positi
 TEST(MxRules, turn_at_their_bounds_to_the_float) {
   for (const MxRow& row : mx_rows) {
     for (int exponent = -126; exponent < 128; ++exponent) {
-      for (const float m : {1.0f, 1.5f, 1.75f, 2 - 0x1p-23f}) {
+      for (const float m : {1.0f, 1.5f, 1.75f, 1.8125f, 2 - 0x1p-23f}) {
         const float bound = std::ldexp(m, exponent);
         for (const float amax : {std::nextafter(bound, 0.0f), bound, std::nextafter(bound, FLT_MAX)}) {
           for (const float t : {1.0f, 0x1p-7f}) expect_the_definition(row, amax, t);
@@ -79,6 +81,22 @@ TEST(MxRules, turn_at_their_bounds_to_the_float) {
       }
     }
   }
+}
+
+/// 253 = 254 binades less the lowest, where both rules end at 2^-127.
+TEST(MxRules, oas_is_even_but_for_253_of_32639_bf16_maxima_7_times_a_power_of_two_where_it_is_one_lower) {
+  int different = 0, all = 0;
+  for (std::uint32_t bits = 1; bits < 0x7F80; ++bits, ++all) {
+    const float amax = from_bits(bits << 16);
+    const int oas = sim::scale_code(formats::ue8m0, sim::oas_rule, amax, 1);
+    const int even = sim::scale_code(formats::ue8m0, sim::even_rule, amax, 1);
+    int exponent = 0;
+    const bool seven = std::frexp(amax, &exponent) == 0.875f;
+    different += oas != even;
+    ASSERT_EQ(even - oas, seven && amax > 0x1.cp-126f ? 1 : 0) << std::hexfloat << amax;
+  }
+  EXPECT_EQ(all, 32639);
+  EXPECT_EQ(different, 253);
 }
 
 struct NvRow {
@@ -91,6 +109,7 @@ void PrintTo(const NvRow& row, std::ostream* out) { *out << row.name; }
 
 constexpr NvRow nv_rows[] = {{"static6", {6, Rounding::nearest_even}, 6},
                              {"static4", {4, Rounding::nearest_even}, 4},
+                             {"prevent_zero", sim::prevent_zero(sim::six_rule), 6},
                              {"int7", {7, Rounding::nearest_even}, 7}};
 
 /// An E4M3 value in units of 2^-10; past the last, the one after it.
@@ -114,7 +133,7 @@ class EveryNvRule : public testing::TestWithParam<NvRow> {
   void compare(float amax, float t) {
     ++compared;
     const int got = sim::scale_code(formats::e4m3, GetParam().rule, amax, t);
-    const int want = e4m3_by_definition(GetParam().divisor, amax, t);
+    const int want = std::max(e4m3_by_definition(GetParam().divisor, amax, t), GetParam().rule.least);
     if (got == want || ++failures > 10) return;
     ADD_FAILURE() << GetParam().name << std::hexfloat << " of amax " << amax << ", tensor scale " << t << std::hex
                   << ": got 0x" << got << " = " << formats::decode_double(formats::e4m3, static_cast<unsigned>(got))
@@ -161,7 +180,7 @@ TEST_P(EveryNvRule, rounds_the_extremes) {
   }
   EXPECT_EQ(sim::scale_code(formats::e4m3, GetParam().rule, 0, 1), 0);
   EXPECT_EQ(sim::scale_code(formats::e4m3, GetParam().rule, FLT_MAX, 0x1p-149f), 0x7E);
-  EXPECT_EQ(sim::scale_code(formats::e4m3, GetParam().rule, 0x1p-149f, FLT_MAX), 0);
+  EXPECT_EQ(sim::scale_code(formats::e4m3, GetParam().rule, 0x1p-149f, FLT_MAX), GetParam().rule.least);
 }
 
 INSTANTIATE_TEST_SUITE_P(rules, EveryNvRule, testing::ValuesIn(nv_rows),
