@@ -76,7 +76,11 @@ void run_one(const Work& work, const PlannedTensor& tensor, Layer& layer, const 
   std::vector<double> block_sse;
   const Metrics m = measure(layer.weights, q, layer.activations.get(), layer.reference_output_energy,
                             config.per_block ? &block_sse : nullptr);
-  store.put(work.run, make_record({work, tensor, layer, q, m}, block_sse, config.per_block));
+  std::optional<Decomposition> parts;
+  if (config.decompose && q.macro.empty() && !q.residual) {
+    parts = Decomposition{terms_of(layer.weights, q), causes_of(layer.weights, q), places_of(layer.weights, q), {}};
+  }
+  store.put(work.run, make_record({work, tensor, layer, q, m, parts ? &*parts : nullptr}, block_sse, config.per_block));
   store.put_note("log-" + work.run, log.run(work.run, SweepLog::now() - start, q.count));
 }
 
