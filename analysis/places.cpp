@@ -63,8 +63,9 @@ float block_amax(const Matrix& m, const QuantizeConfig& config, std::int64_t row
   return amax;
 }
 
-/// floor(48 |x| / amax), the last bin closed. 48 |x| is exact in binary64, and a quotient of 30 by 24 bits that is no
-/// whole number lies 2^-24 or more below the next one: its rounding can't reach it.
+/// floor(48 |x| / amax), the last bin closed. 48 |x| is exact in binary64. With |x| = X 2^f and amax = A 2^e, X and A
+/// of 24 bits, the quotient comes near 1 or more only for e - f <= 6: if no whole number, it is then 1 / (A 2^6) >
+/// 2^-31 or more below the next one, and rounding to 53 bits can't reach that.
 std::size_t ratio_bin(float x, float amax) {
   if (amax == 0) return 0;
   const int bin = static_cast<int>(ratio_bins * std::fabs(static_cast<double>(x)) / amax);
