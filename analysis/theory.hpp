@@ -28,21 +28,21 @@ struct TheoryQuestion {
   bool real_scale = false;                       ///< leave the quotient unrounded: sigma and tensor_scale cancel
   double tensor_scale = 1;
   double sigma = 1;
-  /// The published approximation instead: all but the largest value are cut at the grid's end L s, not at the largest
-  /// value, and their error doesn't depend on it (arXiv 2601.19026).
+  /// The published approximation instead: all but the largest value are cut at the grid's end L s in place of the
+  /// largest value (arXiv 2601.19026).
   bool cut_at_top = false;
 };
 
 /// Relative to 1e-9 or better. A block whose scale is 0 loses everything. Throws Error for elements above 4 bits, IF4,
-/// stochastic rounding, and numbers out of range.
+/// stochastic rounding, and numbers outside 1e-60 .. 1e60.
 double expected_relative_mse(const TheoryQuestion& question);
 
 /// The same averaged over one octave of sigma upwards, `points` equally spaced in log2: power-of-two scales are
 /// periodic in it.
 double octave_mean(TheoryQuestion question, int points = 64);
 
-/// The Q in [low, high] with the least octave mean for scales 2^ceil(log2(amax / Q)), to 1e-3. The mean is first taken
-/// at steps of at most 0.05, which has to tell its valleys apart.
+/// The Q in [low, high] with the least octave mean for scales 2^ceil(log2(amax / Q)), to 1e-3. Looks at 41 Q first
+/// and refines the best: low and high close enough for these to find the right valley.
 double best_reach(const formats::BlockFormat& format, int block, double low, double high);
 
 /// E[max |x|] and E[max x^2] of a block of n from N(0, 1).
@@ -56,9 +56,10 @@ CrestFactor crest_factor(int block);
 /// with 20 log10 of the grid's own range in place of 6.02 bits).
 double integer_grid_sqnr_db(int block, int largest);
 
+struct QuantizeConfig;
+
 /// The expected error of a measured configuration at the tensor scale that it came to: of rules, recipe `exact`,
 /// elements of at most 4 bits rounded to nearest even, blocks along the rows; elsewhere NaN.
-struct QuantizeConfig;
 double expected_relative_mse(const QuantizeConfig& config, float tensor_scale, double sigma);
 
 }  // namespace fp4scope::analysis

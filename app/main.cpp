@@ -90,6 +90,7 @@ int run(int argc, char** argv) {
   add_recipes(app, context);
   add_crosscheck(app, context);
   add_verify(app, context);
+  add_theory(app, context);
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");
