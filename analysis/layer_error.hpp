@@ -4,7 +4,9 @@
 //   activations   (Xq - X) W^T
 //   both          (Xq - X) (Wq - W)^T, their cross term
 //
-// The three matrices add up to the error; their squared norms need the inner products too. Binary64, in a fixed order.
+// The three matrices add up to the error; their squared norms need the inner products too:
+// |e|^2 = sum_i |e_i|^2 + 2 sum_{i<j} <e_i, e_j>. Binary64: an output sums over the columns in order, a row's outputs
+// are taken in the order of the tokens, then the rows of W in order: the same bits on any thread count.
 #pragma once
 
 #include "analysis/quantize.hpp"
@@ -18,11 +20,12 @@ struct LayerError {
   double energy = 0;                                      ///< |X W^T|^2
   double error = 0;                                       ///< |Xq Wq^T - X W^T|^2, from the outputs themselves
   double inner[layer_term_count][layer_term_count] = {};  ///< inner products of the three, symmetric
-  double dot_snr_db() const;  ///< 10 log10(energy / error): the dot-product SNR (arXiv 2605.06067)
+  /// 10 log10(energy / error): the dot-product SNR (arXiv 2605.06067). Infinite without an error, NaN if both are 0.
+  double dot_snr_db() const;
 };
 
-/// w [rows, cols] and x [tokens, cols], unpadded, and what they became; `xq` null: X stays as it is. Padding of codes
-/// is left out.
+/// w [rows, cols] and x [tokens, cols], unpadded, finite, and what they became; `xq` null: X stays as it is. Padding of
+/// codes is left out. Values are the stored ones, tensor scale * block scale * element.
 LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq);
 
 }  // namespace fp4scope::analysis
