@@ -129,7 +129,8 @@ void add_block(Accumulators& sums, const Tables& tables, const Matrix& m, const 
   const std::int64_t last = std::min<std::int64_t>((b + 1) * q.config.block, m.cols);
   for (std::int64_t c = b * q.config.block; c < last; ++c) {
     const double magnitude = sim::magnitude(x[c]), scaled = tables.largest * magnitude;
-    const bool dead = scaled<dead_zone, clipped = step> 0 && magnitude > top;
+    const bool dead = scaled < dead_zone;
+    const bool clipped = step > 0 && magnitude > top;
     sums.energy.add_product(x[c], x[c]);
     add_element(sums, tables.largest * x[c], tables.level[integer][codes[c]] * top,
                 std::copysign(nearest(scaled), x[c]), dead, clipped);
@@ -166,7 +167,7 @@ double rounded(const mpz_class& n, int exponent, const mpz_class& d) {
   const mpz_class magnitude = abs(n);
   const int bits =
       static_cast<int>(mpz_sizeinbase(magnitude.get_mpz_t(), 2)) - static_cast<int>(mpz_sizeinbase(d.get_mpz_t(), 2));
-  const int shift = 61 - bits;  // the quotient has 61 or 62 bits, and its last one stands for all that follow
+  const int shift = 56 - bits;  // the quotient has 56 or 57 bits, and its last one stands for all that follow
   const mpz_class top = shift >= 0 ? mpz_class(magnitude << shift) : magnitude;
   const mpz_class bottom = shift >= 0 ? d : mpz_class(d << -shift);
   mpz_class quotient = top / bottom;
