@@ -262,7 +262,8 @@ void parse_correction(const QuantizeConfig& c) {
   if (c.tiles) throw UsageError("--block-2d", name + " has no square blocks");
   if (c.scaling != TensorScaling::none) throw UsageError("--tensor-scale", name + " has none", "none");
   if (c.method->has_macro() && search::macro_columns % c.block != 0) {
-    throw UsageError("--block", fmt::format("{} does not divide {}'s {} columns", c.block, name, search::macro_columns));
+    throw UsageError("--block",
+                     fmt::format("{} does not divide {}'s {} columns", c.block, name, search::macro_columns));
   }
   if (!c.method->has_macro() && c.rounding != formats::Rounding::nearest_even) {
     throw UsageError("--rounding", name + " rounds both sets of elements to nearest", "leave it out");

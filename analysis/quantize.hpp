@@ -114,7 +114,8 @@ struct Quantized {
   double product_of_scales(std::int64_t row, std::int64_t block_index) const;
   /// The same, divided by the factor of a macro block and rounded once where there is one.
   double step(std::int64_t row, std::int64_t block_index) const;
-  /// The value of an element whose block has that step, as sim::dequantize has it; in macro blocks within 2^-52 of itself.
+  /// The value of an element whose block has that step, as sim::dequantize has it; in macro blocks within 2^-52 of
+  /// itself.
   double value(std::int64_t row, std::int64_t column, double step, bool integer) const {
     const std::uint8_t code = codes[static_cast<std::size_t>(row * cols + column)];
     const double first = sim::dequantize(*config.format, code, step, integer);

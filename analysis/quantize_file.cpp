@@ -433,13 +433,26 @@ Formats recorded_formats(const std::string& in, const Json& record) {
   return std::make_shared<const FormatTable>(std::vector<FormatDefinition>{complete(d, refuse)});
 }
 
+/// Refuses a record whose method says that codes and scales are not all.
+void refuse_corrections(const std::string& in, const QuantizeConfig& config, const Json& record) {
+  const Json name = record.value("scale", Json());
+  if (!name.is_string()) return;
+  const search::Method* method = config.formats->find_method(config.format->name, name.get<std::string>());
+  if (method && method->corrects()) {
+    throw Error(in, fmt::format("its record's {} has more to its values than codes and scales", method->name));
+  }
+}
+
 /// Format and block as the record has them.
 QuantizeConfig recorded_config(const std::string& in, const Json& record) {
   const auto block = record["block"].get<std::int64_t>();
   if (block < 2 || block > search::max_block) throw Error(in, fmt::format("its record says a block of {}", block));
   try {
-    return parse_config({record["format"].get<std::string>(), "", "", "none", "", static_cast<int>(block), 0},
-                        recorded_formats(in, record));
+    const QuantizeConfig config =
+        parse_config({record["format"].get<std::string>(), "", "", "none", "", static_cast<int>(block), 0},
+                     recorded_formats(in, record));
+    refuse_corrections(in, config, record);
+    return config;
   } catch (const UsageError& e) {
     throw Error(in, "its record: " + e.problem);
   }

@@ -16,7 +16,7 @@ struct SearchSpace {
   sim::Grid grid;
   double factor;  ///< of magnitudes before they meet the grid (sim::grid_factor): errors are all times `factor`
   double tensor_scale;
-  sim::ScaleRule start;  ///< where a search begins: a good guess, which cannot change what it finds; 4over6's least code
+  sim::ScaleRule start;  ///< where a search begins: a good guess, which cannot change what it finds
   int first_code;        ///< the lowest positive code
   int last_code;
   Nesting nesting;   ///< pruning.hpp

@@ -290,6 +290,7 @@ class BackToValues(Case):
         refused("", tensors, block=2**32 + 16)
         refused("", tensors, format="nvfp5")
         refused("", tensors, format=7)
+        refused("macro has more to its values", tensors, format="mxfp4", scale="macro")
         self.leaves("bad.safetensors", "in.safetensors", "q.safetensors")
 
     def test_fake_quant_keeps_names_dtypes_and_shapes_and_copies_the_rest(self):
@@ -301,6 +302,41 @@ class BackToValues(Case):
             self.assertEqual(metadata["format"], "pt")
             for dtype, rows in self.rows.items():
                 self.check(out[dtype.lower() + "/w"], dtype, self.exact(form, rows))
+
+    def test_fake_quant_takes_methods_that_correct_values(self):
+        values = {method: {} for method in ("rceil", "macro", "residual", "residual_half")}
+        for method, out in values.items():
+            self.succeeds("quantize", "in.safetensors", "-o", "out.safetensors", "--format", "mxfp4", "--scale", method, "--fake-quant", "--tensor", "f32/*")
+            out.update(read_safetensors(self.path("out.safetensors"))[0])
+            self.assertEqual({name: out[name] for name in self.rest}, self.rest)
+        by = {method: [Fraction(x) for x in out["f32/w"].numbers()] for method, out in values.items()}
+        for row, data in enumerate(self.rows["F32"]):
+            here = slice(20 * row, 20 * row + 20)
+            numbers = [Fraction(x) for x in data]
+            self.assertEqual(by["rceil"][here], self.rceil(numbers))
+            second = self.rceil([x - v for x, v in zip(numbers, by["rceil"][here])])
+            for method, weight in (("residual", 1), ("residual_half", Fraction(1, 2))):
+                self.assertEqual(by[method][here], [reference.to_dtype(v + weight * r, "F32") for v, r in zip(by["rceil"][here], second)])
+            factor = Fraction(6) / max(abs(x) for x in numbers)  # one macro block of one block
+            while factor >= 2:
+                factor /= 2
+            while factor < 1:
+                factor *= 2
+            factor = Fraction(math.floor(256 * factor), 256)
+            scaled = self.rceil([factor * x for x in numbers])
+            self.assertEqual(by["macro"][here], [reference.to_dtype(v / factor, "F32") for v in scaled])
+
+    @staticmethod
+    def rceil(numbers):
+        """The values of one block at the least power of two that reaches its maximum with 6."""
+        levels = [Fraction(n, 2) for n in (0, 1, 2, 3, 4, 6, 8, 12)]
+        step = Fraction(1, 2**127)
+        while 6 * step < max(abs(x) for x in numbers):
+            step *= 2
+        def nearest(x):
+            k = min(range(8), key=lambda k: (abs(abs(x) - levels[k] * step), k % 2))
+            return levels[k] * step * (-1 if x < 0 else 1)
+        return [nearest(x) for x in numbers]
 
     def test_fake_quant_of_chosen_tensors_leaves_the_others_alone(self):
         self.succeeds("quantize", "in.safetensors", "-o", "out.safetensors", "--format", "nvfp4", "--fake-quant", "--tensor", "f32/*")

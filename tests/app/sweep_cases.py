@@ -98,6 +98,15 @@ class WhatItRuns(SweepCase):
         for word in ("nvfp4 has no method floor", "mxfp4 has no method 4over6"):
             self.assertEqual(len(re.findall(rf"(?m)^fp4scope: {word}.*skipped", self.words)), 1, self.words)
 
+    def test_methods_that_correct_values_give_their_errors_and_bits(self):
+        self.write('[[input]]\ndistribution = "normal"\nrows = 64\ncols = 256\n[[quantize]]\nformats = "mxfp4"\n'
+                   'methods = ["rceil", "oas", "macro", "macro_search", "macro_oas_search", "residual", "residual_half"]\n')
+        rows = {row["method"]: row for row in self.rows()}
+        bits = {"rceil": 4.25, "oas": 4.25, "macro": 4.3125, "macro_search": 4.28125, "macro_oas_search": 4.28125, "residual": 8.5, "residual_half": 8.5}
+        self.assertEqual({method: row["bits_per_weight"] for method, row in rows.items()}, bits)
+        order = sorted(rows, key=lambda method: -rows[method]["relative_mse"])
+        self.assertEqual(order, ["rceil", "oas", "macro", "macro_search", "macro_oas_search", "residual_half", "residual"])
+
     def test_hessian_without_activations_is_skipped_with_a_word(self):
         self.write('[[input]]\ndistribution = "normal"\nrows = 4\ncols = 64\n[[quantize]]\nmethods = ["naive", "hessian"]\n')
         rows = self.rows()

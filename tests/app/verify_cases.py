@@ -326,7 +326,7 @@ class Refusals(Verified):
     def test_a_damaged_record_is_refused(self):
         out, metadata = self.quantize("--certificate")
         record = json.loads(metadata["fp4scope"])
-        for changes in ({"block": 15}, {"block": 10**6}, {"block": "x"}, {"format": "nvfp5"}, {"scale": "best"}, {"hadamard": 3}, {"scale_max": 0}, {"tensors": {"w": 1}},
+        for changes in ({"block": 15}, {"block": 10**6}, {"block": "x"}, {"format": "nvfp5"}, {"scale": "best"}, {"scale": "macro", "format": "mxfp4"}, {"hadamard": 3}, {"scale_max": 0}, {"tensors": {"w": 1}},
                         {"tensors": {"w": {"shape": [6, "x"]}}}, {"recipe": None}, {"definition": 3, "format": "own"}):
             with self.subTest(changes=changes):
                 self.refused("", out, {"fp4scope": json.dumps({**record, **changes})})

@@ -134,6 +134,12 @@ class WrongWords(Case):
         self.refused(["--rounding", "'stochastik'", "'stochastic'"], *nvfp4, "--rounding", "stochastik")
         self.refused(["--rounding", "exact has no rna", "rne, stochastic"], *nvfp4, "--rounding", "rna")
         self.refused(["stochastic_unbiased", "sse is a search"], *nvfp4, "--scale", "sse", "--rounding", "stochastic_unbiased")
+        for method in ("macro", "macro_search", "macro_oas_search", "residual", "residual_half"):
+            self.refused([f"--scale: {method}'s codes have no place in a quantized file", "--fake-quant, or a sweep"],
+                         *QUANTIZE, "--format", "mxfp4", "--scale", method)
+            self.refused(["--certificate", f"{method} is no search"], *QUANTIZE, "--format", "mxfp4", "--scale", method, "--certificate")
+        self.refused(["--block", "24 does not divide macro's 128 columns"], *QUANTIZE, "--format", "mxfp4", "--scale", "macro", "--block", "24")
+        self.refused(["--scale", "macro does more than choose scales"], "bench", "search", "--format", "mxfp4", "--scale", "macro")
         self.refused(["--block-2d", "64 x 64", "at most 32 x 32"], *nvfp4, "--block", "64", "--block-2d")
         self.refused(["--block-2d", "hessian has no square blocks"], *nvfp4, "--scale", "hessian", "--block-2d",
                      "--activations", "x.safetensors")

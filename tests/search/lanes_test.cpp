@@ -16,8 +16,12 @@ struct CaseRow {
   const char* method;
 };
 
-constexpr CaseRow case_rows[] = {
-    {"nvfp4", "naive"}, {"nvfp4", "static4"}, {"nvfp4", "4over6"}, {"nvfp4", "sse"}, {"nvint4", "naive"}, {"nvint4", "sse"}, {"mxfp4", "floor"}, {"mxfp4", "ceil"}, {"mxfp4", "even"}, {"mxfp4", "rceil"}, {"mxfp4", "oas"}, {"mxfp4", "uos"}, {"mxfp4", "sse"}, {"mxint4", "rceil"}, {"mxint4", "sse"}, {"mxfp8_e4m3", "rceil"}, {"nvfp4", "prevent_zero"}, {"nvfp4", "4over6_prevent_zero"}};
+constexpr CaseRow case_rows[] = {{"nvfp4", "naive"},      {"nvfp4", "static4"},      {"nvfp4", "4over6"},
+                                 {"nvfp4", "sse"},        {"nvint4", "naive"},       {"nvint4", "sse"},
+                                 {"mxfp4", "floor"},      {"mxfp4", "ceil"},         {"mxfp4", "even"},
+                                 {"mxfp4", "rceil"},      {"mxfp4", "oas"},          {"mxfp4", "uos"},
+                                 {"mxfp4", "sse"},        {"mxint4", "rceil"},       {"mxint4", "sse"},
+                                 {"mxfp8_e4m3", "rceil"}, {"nvfp4", "prevent_zero"}, {"nvfp4", "4over6_prevent_zero"}};
 constexpr CaseRow sse_rows[] = {{"nvfp4", "sse"}, {"nvint4", "sse"}, {"mxfp4", "sse"}, {"mxint4", "sse"}};
 
 constexpr int block_sizes[] = {8, 16, 24, 32, 64};

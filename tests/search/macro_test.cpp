@@ -2,12 +2,15 @@
 #include "search/macro.hpp"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include "tests/oracle/search_oracle.hpp"
 #include "tests/search/blocks.hpp"
 
 namespace fp4scope {
 namespace {
+
+const bool one_thread = (omp_set_num_threads(1), true);  // one row is no work for two
 
 using oracle::float_units;
 

@@ -1,5 +1,6 @@
 // Rules with a promise of their own: oas never errs more than even, prevent_zero leaves no block at zero.
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include "search/methods.hpp"
 #include "search/search.hpp"
@@ -8,6 +9,8 @@
 
 namespace fp4scope {
 namespace {
+
+const bool one_thread = (omp_set_num_threads(1), true);  // one block is no work for two
 
 using oracle::BlockOracle;
 using oracle::Direction;
@@ -66,8 +69,8 @@ TEST(PreventZero, is_naive_and_4over6_with_codes_of_one_at_least) {
       const blocks::FamilyRow& family = blocks::all_families[i % static_cast<int>(std::size(blocks::all_families))];
       std::vector<float> x = maker.make(family.family, 1, n);
       if (i % 2 == 0) {  // maxima around those that underflow
-        const float amax = sim::amax(x.data(), n);
-        for (float& v : x) v = amax == 0 ? v : static_cast<float>(v / amax * 6 * 0x1p-9 * 2 * maker.uniform());
+        const float amax = sim::amax(x.data(), n), to = static_cast<float>(6 * 0x1p-9 * 2 * maker.uniform());
+        for (float& v : x) v = amax == 0 ? v : v / amax * to;
       }
       const AtLeastOne want = {BlockOracle(oracle::scaled_format("nvfp4"), 1, x.data(), n),
                                sim::amax(x.data(), n) == 0};
