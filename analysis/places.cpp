@@ -107,7 +107,6 @@ void add_columns(const Matrix& original, const Quantized& q, Profile& by_column)
         const double step = q.step(r, b);
         const bool integer = q.integer(r, b);
         for (std::int64_t c = first; c < last; ++c) {
-          const std::uint8_t code = q.codes[static_cast<std::size_t>(r * q.cols + c)];
           const double value = q.value(r, c, step, integer);
           add(by_column, static_cast<std::size_t>(c), of_element(original.row(r)[c], value));
         }
