@@ -7,7 +7,7 @@ SIGMAS = (0.005, 0.01, 0.02, 0.03, 0.05, 1.0)
 CURES = {("nvfp4", "naive", "none"): "E4M3, naive", ("nvfp4", "prevent_zero", "none"): "prevent zero",
          ("nvfp4", "4over6", "none"): "4/6", ("nvfp4", "4over6_prevent_zero", "none"): "4/6, prevent zero",
          ("nvfp4", "sse", "none"): "brute force (sse)", ("nvfp4", "naive", "amax"): "tensor scale",
-         ("ue5m3", "naive", "none"): "UE5M3", ("ue4m4", "naive", "none"): "UE4M4",
+         ("e2m1_ue5m3", "naive", "none"): "UE5M3", ("e2m1_ue4m4", "naive", "none"): "UE4M4",
          ("nvfp4", "sse", "amax"): "tensor scale, sse"}
 # Relative squared errors in 1e-2 by an independent program (1024^2 samples): 2 % and the digits they have; with 256
 # columns of blocks of 2 at the rarest scales their own noise is of that size.
