@@ -2,13 +2,36 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace fp4scope::analysis {
 
-Layer::Layer(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor, const Notice& notice)
-    : weights(tensor.file ? read_matrix(*tensor.file, *tensor.info, notice) : sample(tensor.input->distribution)),
-      hash(content_hash(weights)) {
-  load_activations(config, plan, tensor, notice);
-  if (activations) reference_output_energy = output_energy(weights, *activations);
+Layer::Layer(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor, std::int64_t rows_at_once,
+             const Notice& notice)
+    : tensor_(tensor), survey_(tensor.shape.cols) {
+  ContentHash content(tensor.shape.rows, tensor.shape.cols);
+  load_activations(config, plan, notice);
+  for (std::int64_t first = 0; first < tensor.shape.rows; first += rows_at_once) {
+    const Matrix& piece = rows(first, std::min(rows_at_once, tensor.shape.rows - first));
+    survey_.add(piece);
+    content.add(piece);
+    if (activations) reference_output_energy = output_energy(piece, *activations, reference_output_energy);
+  }
+  hash = content.text();
+  if (tensor.info) notice_rounded(*tensor.info, rounded_, notice);
+}
+
+const Matrix& Layer::rows(std::int64_t first, std::int64_t count) {
+  if (piece_.rows == count && piece_first_ == first) return piece_;
+  piece_ = {};  // the old piece goes before the new one comes
+  piece_ = read(first, count);
+  piece_first_ = first;
+  return piece_;
+}
+
+Matrix Layer::read(std::int64_t first, std::int64_t count) {
+  if (!tensor_.file) return sample_rows(tensor_.input->distribution, first, count);
+  return read_matrix_rows(*tensor_.file, *tensor_.info, first, count, rounded_);
 }
 
 const Curvature* Layer::curvature(int block, bool full) {
@@ -17,17 +40,17 @@ const Curvature* Layer::curvature(int block, bool full) {
   return &curvature_;
 }
 
-void Layer::load_activations(const SweepConfig& config, const Plan& plan, const PlannedTensor& tensor,
-                             const Notice& notice) {
+void Layer::load_activations(const SweepConfig& config, const Plan& plan, const Notice& notice) {
   const ActivationsSpec& spec = config.activations;
+  const std::int64_t cols = tensor_.shape.cols;
   if (spec.kind == ActivationsSpec::Kind::none) return;
   if (spec.kind == ActivationsSpec::Kind::synthetic) {
-    sampled_ = sample(spec.synthetic, weights.cols);
+    sampled_ = sample(spec.synthetic, cols);
     inputs_ = &sampled_;
     activations_name = "synthetic";
   } else {
-    if (plan.activations.cols != weights.cols) {
-      notice(fmt::format("{}: no output error, {} columns do not fit activations of {}", tensor.name, weights.cols,
+    if (plan.activations.cols != cols) {
+      notice(fmt::format("{}: no output error, {} columns do not fit activations of {}", tensor_.name, cols,
                          plan.activations.cols));
       return;
     }
