@@ -72,15 +72,18 @@ std::vector<double> channel_gains(std::int64_t channels, std::uint64_t seed, Str
 
 }  // namespace
 
-Matrix sample(const Distribution& d) {
-  Matrix m = {d.rows, d.cols, std::vector<float>(static_cast<std::size_t>(d.rows * d.cols))};
+Matrix sample(const Distribution& d) { return sample_rows(d, 0, d.rows); }
+
+Matrix sample_rows(const Distribution& d, std::int64_t first, std::int64_t count) {
+  Matrix m = {count, d.cols, std::vector<float>(static_cast<std::size_t>(count * d.cols))};
   std::vector<double> gains(static_cast<std::size_t>(d.cols), 1.0);
   if (d.kind == "llm") gains = channel_gains(d.cols, d.seed, column_gain, column_outlier, 0.25, 1.0 / 128, 8);
 #pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < d.rows; ++r) {
+  for (std::int64_t r = 0; r < count; ++r) {
     for (std::int64_t c = 0; c < d.cols; ++c) {
-      const auto i = static_cast<std::size_t>(r * d.cols + c);
-      m.data[i] = round_to(d.dtype, gains[static_cast<std::size_t>(c)] * draw(d, uniforms(d.seed, elements, i)));
+      const auto position = static_cast<std::uint64_t>((first + r) * d.cols + c);
+      const double drawn = draw(d, uniforms(d.seed, elements, position));
+      m.data[static_cast<std::size_t>(r * d.cols + c)] = round_to(d.dtype, gains[static_cast<std::size_t>(c)] * drawn);
     }
   }
   return m;

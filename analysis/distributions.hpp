@@ -24,6 +24,8 @@ extern const std::vector<std::string> distribution_names;
 extern const std::vector<std::string> sample_dtypes;
 
 Matrix sample(const Distribution& d);
+/// Rows [first, first + count) of it.
+Matrix sample_rows(const Distribution& d, std::int64_t first, std::int64_t count);
 
 /// Synthetic layer inputs [tokens, cols]: neighbouring channels correlated as correlation^|i - j| (an AR(1) process
 /// along the channels), each channel with a log-normal gain, a share of the channels `outlier_gain` times as large.

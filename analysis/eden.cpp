@@ -24,7 +24,7 @@ void correct_eden_scales(Quantized& q, const Matrix& m) {
       for (std::int64_t b = first; b < last; ++b) {
         std::uint8_t& code = q.scales[static_cast<std::size_t>(r * q.blocks_per_row() + b)];
         std::uint32_t words[4];
-        const auto position = static_cast<std::uint64_t>(r * q.cols + b * block);
+        const auto position = static_cast<std::uint64_t>((q.first_row + r) * q.cols + b * block);
         sim::random_words(q.config.seed, q.config.stream, position | std::uint64_t{1} << 63, words);
         if (code <= q.config.format->scale.max_code) {
           code = static_cast<std::uint8_t>(sim::eden_scale_code(q.config.format->scale, code, correction, words[0]));

@@ -23,25 +23,54 @@ Matrix transpose(const Matrix& m) {
   return out;
 }
 
-std::string describe_nonfinite(const Matrix& m) {
-  std::int64_t count = 0, first = -1;
-  for (std::int64_t i = 0; i < m.size(); ++i) {
-    if (std::isfinite(m.data[static_cast<std::size_t>(i)])) continue;
-    if (first < 0) first = i;
-    ++count;
+void Survey::add(const Matrix& piece) {
+  for (std::int64_t i = 0; i < piece.size(); ++i) {
+    const float value = piece.data[static_cast<std::size_t>(i)], magnitude = std::fabs(value);
+    if (magnitude > amax_) amax_ = magnitude;
+    if (std::isfinite(value)) continue;
+    if (nonfinite_++ == 0) {
+      first_nonfinite_ = seen_ + i;
+      example_ = value;
+    }
+    has_nan_ |= std::isnan(value);
   }
-  if (count == 0) return "";
-  return fmt::format("row {}, column {} is {} ({} such value{} in all)", first / m.cols, first % m.cols,
-                     m.data[static_cast<std::size_t>(first)], count, count == 1 ? "" : "s");
+  seen_ += piece.size();
+  if (nonfinite_ == 0) {
+    finite_amax_ = amax_;
+    return;
+  }
+  for (const float value : piece.data) {
+    if (std::isfinite(value) && std::fabs(value) > finite_amax_) finite_amax_ = std::fabs(value);
+  }
 }
 
+std::string Survey::describe_nonfinite() const {
+  if (nonfinite_ == 0) return "";
+  return fmt::format("row {}, column {} is {} ({} such value{} in all)", first_nonfinite_ / cols_,
+                     first_nonfinite_ % cols_, example_, nonfinite_, nonfinite_ == 1 ? "" : "s");
+}
+
+std::string describe_nonfinite(const Matrix& m) {
+  Survey survey(m.cols);
+  survey.add(m);
+  return survey.describe_nonfinite();
+}
+
+ContentHash::ContentHash(std::int64_t rows, std::int64_t cols) {
+  mix(static_cast<std::uint64_t>(rows));
+  mix(static_cast<std::uint64_t>(cols));
+}
+
+void ContentHash::add(const Matrix& piece) {
+  for (const float value : piece.data) mix(std::bit_cast<std::uint32_t>(value));
+}
+
+std::string ContentHash::text() const { return fmt::format("{:016x}", hash_); }
+
 std::string content_hash(const Matrix& m) {
-  std::uint64_t hash = 0xCBF29CE484222325u;
-  const auto mix = [&hash](std::uint64_t word) { hash = (hash ^ word) * 0x100000001B3u; };
-  mix(static_cast<std::uint64_t>(m.rows));
-  mix(static_cast<std::uint64_t>(m.cols));
-  for (const float value : m.data) mix(std::bit_cast<std::uint32_t>(value));
-  return fmt::format("{:016x}", hash);
+  ContentHash hash(m.rows, m.cols);
+  hash.add(m);
+  return hash.text();
 }
 
 }  // namespace fp4scope::analysis

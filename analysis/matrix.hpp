@@ -27,10 +27,39 @@ Matrix pad_columns(const Matrix& m, int block);
 /// [cols, rows].
 Matrix transpose(const Matrix& m);
 
-/// The first non-finite value, as "row 3, column 17 is nan (2 such values)"; "" if all are finite.
+/// What quantizing a tensor needs to know of the whole of it, gathered in pieces from its first row to its last.
+class Survey {
+ public:
+  explicit Survey(std::int64_t cols) : cols_(cols) {}
+  void add(const Matrix& piece);
+
+  float finite_amax() const { return finite_amax_; }  ///< the largest finite magnitude
+  float amax() const { return amax_; }                ///< the largest magnitude, which may be Inf; NaN left out
+  bool has_nan() const { return has_nan_; }
+  /// The first non-finite value, as "row 3, column 17 is nan (2 such values in all)"; "" if all are finite.
+  std::string describe_nonfinite() const;
+
+ private:
+  std::int64_t cols_;
+  std::int64_t seen_ = 0, nonfinite_ = 0, first_nonfinite_ = 0;
+  float finite_amax_ = 0, amax_ = 0, example_ = 0;
+  bool has_nan_ = false;
+};
+
+/// Survey's of a whole matrix.
 std::string describe_nonfinite(const Matrix& m);
 
-/// FNV-1a of shape and bits, as 16 hex digits: tells whether two results are of the same data.
+/// FNV-1a of shape and bits, as 16 hex digits: tells whether two results are of the same data. Fed in pieces as Survey.
+class ContentHash {
+ public:
+  ContentHash(std::int64_t rows, std::int64_t cols);  ///< of the whole tensor
+  void add(const Matrix& piece);
+  std::string text() const;
+
+ private:
+  void mix(std::uint64_t word) { hash_ = (hash_ ^ word) * 0x100000001B3u; }
+  std::uint64_t hash_ = 0xCBF29CE484222325u;
+};
 std::string content_hash(const Matrix& m);
 
 }  // namespace fp4scope::analysis

@@ -225,18 +225,23 @@ void MetricSums::add(const Matrix& original, const Quantized& q, std::vector<dou
   const auto blocks = static_cast<std::size_t>(q.blocks_per_row());
   const std::size_t before = block_sse ? block_sse->size() : 0;
   if (block_sse) block_sse->resize(before + q.scales.size());
-  std::vector<Metrics> rows(static_cast<std::size_t>(original.rows));
+  constexpr std::int64_t at_once = 4096;  // a matrix may have far more rows than columns
+  std::vector<Metrics> rows(static_cast<std::size_t>(std::min(at_once, original.rows)));
 #pragma omp parallel
   {
     NaiveBaseline naive(original, q);
     std::vector<double> own(blocks);
+    for (std::int64_t first = 0; first < original.rows; first += at_once) {
+      const std::int64_t last = std::min(first + at_once, original.rows);
 #pragma omp for schedule(static)
-    for (std::int64_t r = 0; r < original.rows; ++r) {
-      const auto i = static_cast<std::size_t>(r);
-      rows[i] = measure_row(original, q, r, naive, block_sse ? block_sse->data() + before + i * blocks : own.data());
+      for (std::int64_t r = first; r < last; ++r) {
+        double* const sse = block_sse ? block_sse->data() + before + static_cast<std::size_t>(r) * blocks : own.data();
+        rows[static_cast<std::size_t>(r - first)] = measure_row(original, q, r, naive, sse);
+      }
+#pragma omp single
+      for (std::int64_t r = first; r < last; ++r) analysis::add(total_, rows[static_cast<std::size_t>(r - first)]);
     }
   }
-  for (const Metrics& row : rows) analysis::add(total_, row);
   if (!activations_) return;
   const auto lost = [&](std::int64_t row, double* out) {
     const float* const x = original.row(row);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "analysis/curvature.hpp"
 #include "analysis/eden.hpp"
@@ -234,9 +235,7 @@ void parse_joint(const QuantizeWords& words, QuantizeConfig& c) {
   if (words.node_limit && !c.method->limits_nodes()) {
     throw UsageError("--node-limit", "has no effect on " + name, "joint, hessian_row_joint and gptq_joint have one");
   }
-  const bool searched =
-      c.scaling == TensorScaling::search || c.scaling == TensorScaling::headroom || c.scaling == TensorScaling::soar;
-  if (searched && c.nonfinite == Nonfinite::propagate) {
+  if (needs_whole_tensor(c) && c.nonfinite == Nonfinite::propagate) {
     throw UsageError("--nonfinite", "a tensor scale can't be searched with a NaN", "refuse");
   }
   c.damping = words.damping.value_or(c.damping);
@@ -355,15 +354,6 @@ double Quantized::residual_value(std::int64_t row, std::int64_t column) const {
 
 namespace {
 
-float finite_amax(const Matrix& m) {
-  float largest = 0;
-  for (const float x : m.data) {
-    const float magnitude = std::fabs(x);
-    if (magnitude > largest && std::isfinite(magnitude)) largest = magnitude;
-  }
-  return largest;
-}
-
 /// Recipe `exact`: scales by the method, then codes.
 void encode_row(const Quantized& q, const sim::Grid grids[2], const float* x, std::int64_t row, std::uint8_t* codes,
                 std::vector<std::uint32_t>& words) {
@@ -379,7 +369,7 @@ void encode_row(const Quantized& q, const sim::Grid grids[2], const float* x, st
     const double factor = sim::grid_factor(format) * q.macro_factor(row, b);
     const bool integer = q.integer(row, b);
     const formats::Format& element = integer ? formats::int4 : format.element;
-    const auto first = static_cast<std::uint64_t>(row * q.cols + b * n);
+    const auto first = static_cast<std::uint64_t>((q.first_row + row) * q.cols + b * n);
     if (stochastic) sim::fill_words(q.config.seed, q.config.stream, first, n, words.data());
     const std::uint32_t* const random = stochastic ? words.data() : nullptr;
     const sim::Grid& grid = grids[integer ? 1 : 0];
@@ -453,9 +443,10 @@ void add_residual(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) 
   if (stop && *stop) q.codes.clear();
 }
 
-void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, const std::atomic<bool>* stop) {
+void quantize_exact(Quantized& q, const Matrix& m, const Survey& whole, const Curvature* curvature,
+                    const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
-  q.amax = finite_amax(m);
+  q.amax = whole.finite_amax();
   choose_tensor_scale(q, m);
   const search::SearchTask task = {c.format,       c.method,
                                    c.select,       c.block,
@@ -497,9 +488,10 @@ search::RecipeBlock recipe_tile(const search::RecipeTask& task, Quantized& q, co
   return found;
 }
 
-void quantize_by_recipe(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) {
+void quantize_by_recipe(Quantized& q, const Matrix& m, const Survey& whole, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
-  q.amax = search::recipe_amax(*c.recipe, m.data.data(), m.size());
+  const float extremes[] = {whole.amax(), whole.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
+  q.amax = search::recipe_amax(*c.recipe, extremes, 2);
   if (c.scaling == TensorScaling::amax) q.constants = sim::recipe_tensor(*c.recipe, q.amax, c.scale_max);
   q.constants.amax = q.amax;
   q.tensor_scale = q.constants.decode;
@@ -527,10 +519,10 @@ void quantize_by_recipe(Quantized& q, const Matrix& m, const std::atomic<bool>* 
 }
 
 /// Non-finite data in recipes: those whose source says what happens take it.
-void check_finite(const QuantizeConfig& config, const Matrix& matrix, const std::string& where) {
+void check_finite(const QuantizeConfig& config, const Survey& whole, const std::string& where) {
   const bool defined = config.recipe && config.recipe->nan_defined;
   if (defined || (!config.recipe && config.nonfinite == Nonfinite::propagate)) return;
-  const std::string found = describe_nonfinite(matrix);
+  const std::string found = whole.describe_nonfinite();
   if (found.empty()) return;
   throw Error(where, found,
               config.recipe ? "what recipe " + config.recipe_name() + " does with it is undefined in its source"
@@ -539,9 +531,20 @@ void check_finite(const QuantizeConfig& config, const Matrix& matrix, const std:
 
 }  // namespace
 
+bool needs_whole_tensor(const QuantizeConfig& config) {
+  return config.scaling == TensorScaling::search || config.scaling == TensorScaling::headroom ||
+         config.scaling == TensorScaling::soar;
+}
+
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
-                   const Curvature* curvature, const std::atomic<bool>* stop) {
-  check_finite(config, matrix, where);
+                   const Curvature* curvature, const std::atomic<bool>* stop, const Piece* piece) {
+  if (!piece) {
+    Survey survey(matrix.cols);
+    survey.add(matrix);
+    const Piece all = {survey};
+    return quantize(config, matrix, where, curvature, stop, &all);
+  }
+  check_finite(config, piece->whole, where);
   const bool whole = matrix.cols % config.block == 0;
   const Matrix wide = whole ? Matrix{} : pad_columns(matrix, config.block);
   const Matrix& m = whole ? matrix : wide;
@@ -549,8 +552,9 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
   q.config = config;
   q.rows = m.rows;
   q.cols = m.cols;
-  if (config.recipe) quantize_by_recipe(q, m, stop);
-  else quantize_exact(q, m, curvature, stop);
+  q.first_row = piece->first_row;
+  if (config.recipe) quantize_by_recipe(q, m, piece->whole, stop);
+  else quantize_exact(q, m, piece->whole, curvature, stop);
   return q;
 }
 

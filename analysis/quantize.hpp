@@ -86,8 +86,9 @@ std::uint32_t name_stream(const std::string& name);
 struct Quantized {
   QuantizeConfig config;
   std::int64_t rows = 0;
-  std::int64_t cols = 0;  ///< as stored: padded to a multiple of the block
-  float amax = 0;         ///< of the finite values; of a recipe as its source takes it
+  std::int64_t cols = 0;       ///< as stored: padded to a multiple of the block
+  std::int64_t first_row = 0;  ///< in the tensor that this is a piece of
+  float amax = 0;              ///< of the finite values; of a recipe as its source takes it
   float tensor_scale = 1;
   double tensor_scale_bound = 0;     ///< TensorScaling::search: no tensor scale has a smaller SSE than this
   sim::RecipeTensor constants;       ///< of a recipe
@@ -128,10 +129,22 @@ struct Quantized {
 
 struct Curvature;
 
-/// `where` names the tensor in errors. `curvature`: needed by a Hessian method, whole where that needs it.
-/// Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted leaves codes empty.
+/// Where in a tensor a matrix of some of its rows belongs.
+struct Piece {
+  const Survey& whole;
+  std::int64_t first_row = 0;  ///< with tiles, a multiple of their rows
+};
+
+/// Whether the tensor scale is searched, which takes the tensor whole. All else is decided by rows and the Survey: the
+/// codes of a tensor's pieces are those of the tensor.
+bool needs_whole_tensor(const QuantizeConfig& config);
+
+/// `where` names the tensor in errors. `curvature`: needed by a Hessian method, whole where that needs it. `piece`:
+/// null for a whole tensor. Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted
+/// leaves codes empty.
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
-                   const Curvature* curvature = nullptr, const std::atomic<bool>* stop = nullptr);
+                   const Curvature* curvature = nullptr, const std::atomic<bool>* stop = nullptr,
+                   const Piece* piece = nullptr);
 
 /// visit(column, value) for the first `cols` columns of a row: the exact products.
 template <class Visit>

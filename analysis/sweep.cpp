@@ -3,12 +3,10 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <memory>
-#include <set>
-
 #include "analysis/sweep_log.hpp"
 #include "analysis/sweep_plan.hpp"
 #include "analysis/sweep_record.hpp"
+#include "analysis/sweep_run.hpp"
 #include "formats/error.hpp"
 #include "io/atomic_file.hpp"
 
@@ -64,58 +62,6 @@ io::RecordStore open_store(const SweepOptions& options, const std::string& confi
   return store;
 }
 
-void run_one(const Work& work, const PlannedTensor& tensor, Layer& layer, const SweepConfig& config,
-             const SweepOptions& options, io::RecordStore& store, SweepLog& log) {
-  const double start = SweepLog::now();
-  const search::Method& method = *work.config.method;
-  const std::string where = tensor.input->name + ": " + tensor.name;
-  const Quantized q = quantize(
-      work.config, layer.weights, where,
-      method.needs_hessian() ? layer.curvature(work.config.block, method.needs_full_hessian()) : nullptr, options.stop);
-  if (options.stop && *options.stop) return;
-  std::vector<double> block_sse;
-  const Metrics m = measure(layer.weights, q, layer.activations.get(), layer.reference_output_energy,
-                            config.per_block ? &block_sse : nullptr);
-  std::optional<Decomposition> parts;
-  if (config.decompose && q.macro.empty() && !q.residual) {
-    parts = Decomposition{terms_of(layer.weights, q), causes_of(layer.weights, q), places_of(layer.weights, q), {}};
-  }
-  store.put(work.run, make_record({work, tensor, layer, q, m, parts ? &*parts : nullptr}, block_sse, config.per_block));
-  store.put_note("log-" + work.run, log.run(work.run, SweepLog::now() - start, q.count));
-}
-
-void run_all(const SweepConfig& config, const SweepOptions& options, const Plan& plan, io::RecordStore& store,
-             SweepLog& log, const Notice& notice) {
-  const std::int64_t tokens =
-      config.activations.kind == ActivationsSpec::Kind::none ? 0 : config.activations.synthetic.tokens;
-  double total = 0, done = 0;
-  for (const Work& work : plan.work) total += cost(work, plan.tensors[work.tensor], tokens);
-
-  std::unique_ptr<Layer> layer;
-  std::size_t loaded = plan.tensors.size();
-  std::set<std::string> padded_words;
-  for (const Work& work : plan.work) {
-    if (options.stop && *options.stop) break;
-    const PlannedTensor& tensor = plan.tensors[work.tensor];
-    done += cost(work, tensor, tokens) / total;
-    if (store.has(work.run)) continue;
-    if (loaded != work.tensor) {
-      layer.reset();
-      layer = std::make_unique<Layer>(config, plan, tensor, notice);
-      loaded = work.tensor;
-    }
-    const std::int64_t cols = padded(tensor.shape.cols, work.config.block);
-    const std::string word = fmt::format("{}: {} columns padded with zeros to {} for block {}", tensor.name,
-                                         tensor.shape.cols, cols, work.config.block);
-    if (cols != tensor.shape.cols && padded_words.insert(word).second) notice(word);
-    run_one(work, tensor, *layer, config, options, store, log);
-    if (options.progress) {
-      options.progress(done, fmt::format("{} {} block {} {}", tensor.name, work.config.format->name, work.config.block,
-                                         work.config.method->name));
-    }
-  }
-}
-
 }  // namespace
 
 SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
@@ -132,7 +78,7 @@ SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
   io::RecordStore store = open_store(options, configuration, plan);
   for (const std::string& run : store.keys()) log.take_run(run, store.note("log-" + run));
   try {
-    run_all(config, options, plan, store, log, notice);
+    run_plan(config, options, plan, store, log, notice);
   } catch (...) {
     if (store.keys().empty()) store.remove();
     throw;

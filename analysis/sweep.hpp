@@ -21,11 +21,13 @@ namespace fp4scope::analysis {
 struct SweepOptions {
   std::string out = "sweep.h5";
   bool resume = false;  ///< go on from OUT.h5.partial/
+  /// Bytes for the tensors in memory (sweep_run.hpp); the layer's inputs and their H come on top.
+  std::int64_t memory = std::int64_t{1} << 30;
   std::string tool_version;
   std::string git_commit;
   std::string command_line;  ///< for the log
   const std::atomic<bool>* stop = nullptr;
-  /// Called after each result: the share of the estimated work that is done, and what was just done.
+  /// Called after each result, or piece of one: the share of the estimated work that is done, and what was just done.
   std::function<void(double done, const std::string& what)> progress;
   /// Called with each word about something skipped, padded or rounded.
   std::function<void(const std::string& word)> notice;

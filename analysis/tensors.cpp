@@ -29,11 +29,21 @@ Shape2d as_matrix(const io::TensorInfo& tensor) {
 
 Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice) {
   io::Values values = file.read(tensor);
-  if (values.changed > 0 && notice) {
-    notice(fmt::format("{}: {} of {} F64 values rounded to binary32", tensor.name, values.changed, tensor.elements()));
-  }
+  notice_rounded(tensor, values.changed, notice);
   const Shape2d shape = as_matrix(tensor);
   return {shape.rows, shape.cols, std::move(values.data), tensor.dtype.name};
+}
+
+Matrix read_matrix_rows(const io::TensorFile& file, const io::TensorInfo& tensor, std::int64_t first,
+                        std::int64_t count, std::int64_t& changed) {
+  io::Values values = file.read_rows(tensor, first, count);
+  changed += values.changed;
+  return {count, as_matrix(tensor).cols, std::move(values.data), tensor.dtype.name};
+}
+
+void notice_rounded(const io::TensorInfo& tensor, std::int64_t changed, const Notice& notice) {
+  if (changed == 0 || !notice) return;
+  notice(fmt::format("{}: {} of {} F64 values rounded to binary32", tensor.name, changed, tensor.elements()));
 }
 
 std::pair<std::string, std::string> split_name(const std::string& text) {

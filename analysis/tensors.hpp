@@ -29,6 +29,12 @@ Shape2d as_matrix(const io::TensorInfo& tensor);
 /// Reads it as binary32, with a word when F64 data had to be rounded.
 Matrix read_matrix(const io::TensorFile& file, const io::TensorInfo& tensor, const Notice& notice);
 
+/// Rows [first, first + count) of that matrix; `changed` grows by the F64 values that had to be rounded.
+Matrix read_matrix_rows(const io::TensorFile& file, const io::TensorInfo& tensor, std::int64_t first,
+                        std::int64_t count, std::int64_t& changed);
+/// The word about them, if there were any.
+void notice_rounded(const io::TensorInfo& tensor, std::int64_t changed, const Notice& notice);
+
 /// "FILE:NAME" as file and tensor; a name may hold colons, a file that ends in .safetensors is taken whole first.
 std::pair<std::string, std::string> split_name(const std::string& text);
 

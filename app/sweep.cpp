@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -16,7 +17,7 @@ namespace fp4scope::app {
 namespace {
 
 struct Words {
-  std::string config, out = "sweep.h5", csv;
+  std::string config, out = "sweep.h5", csv, memory = "1G";
   bool resume = false, finish = false, show_default = false;
 };
 
@@ -71,6 +72,21 @@ void print_json(const io::Table& table) {
   fmt::print("{}\n", rows.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
+/// "512M": bytes, with K, M or G for 2^10, 2^20 and 2^30 of them.
+std::int64_t parse_size(const std::string& text) {
+  constexpr std::int64_t most = std::int64_t{1} << 50;
+  const std::string units = "KMG";
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  const std::size_t unit = *end == '\0' ? std::string::npos : units.find(*end);
+  const bool known = end != text.c_str() && (*end == '\0' || (unit != std::string::npos && end[1] == '\0'));
+  const double bytes = unit == std::string::npos ? number : std::ldexp(number, 10 * (static_cast<int>(unit) + 1));
+  if (!known || !(bytes >= 1 && bytes <= static_cast<double>(most))) {
+    throw UsageError("--memory", "'" + text + "' is no size", "a positive number with K, M or G, as 512M or 1.5G");
+  }
+  return static_cast<std::int64_t>(bytes);
+}
+
 int run(const Words& words, const Context& context) {
   if (words.show_default) {
     fmt::print("{}", default_sweep);
@@ -81,6 +97,7 @@ int run(const Words& words, const Context& context) {
   analysis::SweepOptions options;
   options.out = words.out;
   options.resume = words.resume;
+  options.memory = parse_size(words.memory);
   options.tool_version = version();
   options.git_commit = git_commit();
   options.command_line = context.command_line;
@@ -123,6 +140,11 @@ void add_sweep(CLI::App& app, Context& context) {
   command->add_option("CONFIG", words->config, "a TOML file (default: synthetic LLM-like weights)")->type_name("");
   command->add_option("-o,--output", words->out, "the results file")->capture_default_str()->type_name("OUT.h5");
   command->add_option("--csv", words->csv, "the table as CSV too")->type_name("FILE");
+  command
+      ->add_option("--memory", words->memory,
+                   "for tensors in memory; larger ones pass in pieces of rows (inputs X and H come on top)")
+      ->capture_default_str()
+      ->type_name("SIZE");
   command->add_flag("--resume", words->resume, "go on from OUT.h5.partial");
   command->add_flag("--finish", words->finish, "assemble OUT.h5 from what OUT.h5.partial has");
   command->add_flag("--show-default", words->show_default, "print the default CONFIG: a commented start for your own");

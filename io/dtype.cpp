@@ -1,9 +1,12 @@
 #include "io/dtype.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <utility>
+
+#include "io/complain.hpp"
 
 namespace fp4scope::io {
 namespace {
@@ -30,14 +33,12 @@ float widen_bfloat(std::uint16_t upper) { return std::bit_cast<float>(std::uint3
 
 /// `Stored` elements, which may lie unaligned, through `to_float`.
 template <typename Stored, typename Convert>
-std::vector<float> convert(std::span<const std::byte> raw, Convert to_float) {
-  std::vector<float> data(raw.size() / sizeof(Stored));
-  for (std::size_t i = 0; i < data.size(); ++i) {
+void convert(std::span<const std::byte> raw, float* out, Convert to_float) {
+  for (std::size_t i = 0; i < raw.size() / sizeof(Stored); ++i) {
     Stored element;
     std::memcpy(&element, raw.data() + i * sizeof(Stored), sizeof(Stored));
-    data[i] = to_float(element);
+    out[i] = to_float(element);
   }
-  return data;
 }
 
 }  // namespace
@@ -63,17 +64,50 @@ std::optional<std::size_t> tensor_bytes(std::span<const std::int64_t> shape, int
   return static_cast<std::size_t>(total_bits / 8);
 }
 
-Values widen(const DType& dtype, std::span<const std::byte> raw) {
-  if (dtype.name == "F32") return {convert<float>(raw, [](float x) { return x; }), 0};
-  if (dtype.name == "F16") return {convert<std::uint16_t>(raw, widen_half), 0};
-  if (dtype.name == "BF16") return {convert<std::uint16_t>(raw, widen_bfloat), 0};
+std::int64_t widen(const DType& dtype, std::span<const std::byte> raw, float* out) {
   std::int64_t changed = 0;
-  std::vector<float> data = convert<double>(raw, [&changed](double x) {
-    const auto rounded = static_cast<float>(x);
-    changed += static_cast<double>(rounded) != x && !std::isnan(x);
-    return rounded;
-  });
-  return {std::move(data), changed};
+  if (dtype.name == "F32") convert<float>(raw, out, [](float x) { return x; });
+  else if (dtype.name == "F16") convert<std::uint16_t>(raw, out, widen_half);
+  else if (dtype.name == "BF16") convert<std::uint16_t>(raw, out, widen_bfloat);
+  else {
+    convert<double>(raw, out, [&changed](double x) {
+      const auto rounded = static_cast<float>(x);
+      changed += static_cast<double>(rounded) != x && !std::isnan(x);
+      return rounded;
+    });
+  }
+  return changed;
+}
+
+Values widen(const DType& dtype, std::span<const std::byte> raw) {
+  Values values;
+  values.data.resize(raw.size() * 8 / static_cast<std::size_t>(dtype.bits));
+  values.changed = widen(dtype, raw, values.data.data());
+  return values;
+}
+
+Values widen(const DType& dtype, std::span<const std::byte> raw, const MappedFile& file) {
+  constexpr std::size_t part = std::size_t{1} << 24;  // a multiple of every element's bytes
+  const std::size_t width = static_cast<std::size_t>(dtype.bits) / 8;
+  Values values;
+  values.data.resize(raw.size() / width);
+  for (std::size_t first = 0; first < raw.size(); first += part) {
+    const std::span<const std::byte> bytes = raw.subspan(first, std::min(part, raw.size() - first));
+    values.changed += widen(dtype, bytes, values.data.data() + first / width);
+    file.release(bytes);
+  }
+  return values;
+}
+
+ByteRange row_bytes(const TensorInfo& tensor, std::int64_t first, std::int64_t count) {
+  if (tensor.shape.empty()) throw Error(place(tensor.file, tensor.name), "has no rows", "read it whole");
+  const std::int64_t rows = tensor.shape[0];
+  if (first < 0 || count < 0 || first > rows || count > rows - first) {
+    throw Error(place(tensor.file, tensor.name), "has " + std::to_string(rows) + " rows, not those from " +
+                                                     std::to_string(first) + ", " + std::to_string(count) + " of them");
+  }
+  const std::size_t row = rows == 0 ? 0 : tensor.bytes / static_cast<std::size_t>(rows);
+  return {static_cast<std::size_t>(first) * row, static_cast<std::size_t>(count) * row};
 }
 
 }  // namespace fp4scope::io

@@ -70,14 +70,19 @@ class Hdf5File : public TensorFile {
 
   Values read(const TensorInfo& tensor) const override {
     const TensorInfo& own = tensors_[index_of(*this, tensor)];
-    return widen(own.dtype, load(own));
+    return widen(own.dtype, load(own, std::nullopt));
+  }
+
+  Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const override {
+    const TensorInfo& own = tensors_[index_of(*this, tensor)];
+    return widen(own.dtype, load(own, Rows{first, count}));
   }
 
   std::span<const std::byte> raw(const TensorInfo& tensor) const override {
     const TensorInfo& own = tensors_[index_of(*this, tensor)];
     const std::scoped_lock lock(loading_);
     const auto found = loaded_.find(own.name);
-    return found != loaded_.end() ? found->second : loaded_.emplace(own.name, load(own)).first->second;
+    return found != loaded_.end() ? found->second : loaded_.emplace(own.name, load(own, std::nullopt)).first->second;
   }
 
  private:
@@ -103,8 +108,12 @@ class Hdf5File : public TensorFile {
                                  "the file is damaged"));
   }
 
-  /// The dataset's bytes, little-endian.
-  std::vector<std::byte> load(const TensorInfo& tensor) const {
+  struct Rows {
+    std::int64_t first, count;
+  };
+
+  /// The bytes of some rows of the dataset, or of the whole, little-endian.
+  std::vector<std::byte> load(const TensorInfo& tensor, std::optional<Rows> rows) const {
     const std::string where = place(tensor.file, tensor.name);
     constexpr std::size_t slack = std::size_t{1} << 24;  // a dataset never written takes no room in the file
     // Deflate shrinks by 1032 at most: a claim beyond that is no data, and must not take the memory.
@@ -112,13 +121,24 @@ class Hdf5File : public TensorFile {
       throw Error(where, "claims " + std::to_string(tensor.bytes) + " bytes in a file of " + std::to_string(bytes_),
                   "the file is damaged");
     }
-    std::vector<std::byte> data(tensor.bytes);
+    std::vector<std::byte> data(rows ? row_bytes(tensor, rows->first, rows->count).size : tensor.bytes);
+    if (data.empty()) return data;
     const Hdf5Session session;
     const Hdf5Handle dataset = open(tensor.name);
     const Hdf5Handle stored(H5Dget_type(dataset));
     const Hdf5Handle wanted(H5Tcopy(stored));
     H5Tset_order(wanted, H5T_ORDER_LE);
-    hdf5_check(H5Dread(dataset, wanted, H5S_ALL, H5S_ALL, H5P_DEFAULT, data.data()), where, "cannot be read",
+    const Hdf5Handle from(H5Dget_space(dataset));
+    const hsize_t elements = data.size() / H5Tget_size(stored);
+    const Hdf5Handle to(H5Screate_simple(1, &elements, nullptr));
+    if (rows) {
+      std::vector<hsize_t> begin(tensor.shape.size(), 0), extent(tensor.shape.begin(), tensor.shape.end());
+      begin[0] = static_cast<hsize_t>(rows->first);
+      extent[0] = static_cast<hsize_t>(rows->count);
+      hdf5_check(H5Sselect_hyperslab(from, H5S_SELECT_SET, begin.data(), nullptr, extent.data(), nullptr), where,
+                 "cannot be read in rows", "the file is damaged");
+    }
+    hdf5_check(H5Dread(dataset, wanted, to, from, H5P_DEFAULT, data.data()), where, "cannot be read",
                "the file is damaged, or compressed by a filter that HDF5 lacks here");
     return data;
   }

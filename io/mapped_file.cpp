@@ -47,4 +47,13 @@ MappedFile::~MappedFile() {
   if (mapped_) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
 }
 
+void MappedFile::release(std::span<const std::byte> part) const {
+  if (!mapped_ || part.empty()) return;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t begin = static_cast<std::size_t>(part.data() - bytes_.data()) / page * page;
+  const std::size_t end = static_cast<std::size_t>(part.data() - bytes_.data()) + part.size();
+  // A hint: where it fails the pages stay, and nothing else changes.
+  static_cast<void>(::madvise(const_cast<std::byte*>(bytes_.data() + begin), end - begin, MADV_DONTNEED));
+}
+
 }  // namespace fp4scope::io

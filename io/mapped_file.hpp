@@ -21,6 +21,9 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return bytes_; }
+  /// Gives the memory behind `part` of bytes() back to the system, which reads it again if it is touched again: what
+  /// streams through a file larger than memory says so of what it has read.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::string path_;

@@ -23,25 +23,35 @@ class NpyFile : public TensorFile {
 
   Values read(const TensorInfo& tensor) const override {
     require_readable(tensors_[index_of(*this, tensor)]);
-    return widen(tensors_[0].dtype, raw(tensor));
+    return widened(data_);
+  }
+
+  Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const override {
+    const TensorInfo& own = tensors_[index_of(*this, tensor)];
+    require_readable(own);
+    const ByteRange range = row_bytes(own, first, count);
+    return widened(data_.subspan(range.begin, range.size));
   }
 
   std::span<const std::byte> raw(const TensorInfo& tensor) const override {
     index_of(*this, tensor);
     if (!big_endian_) return data_;
-    std::call_once(swapping_, [this] { swap(); });
+    std::call_once(swapping_, [this] { swapped_ = swapped(data_); });
     return swapped_;
   }
 
  private:
-  /// Turns each number's bytes around; a complex number is two.
-  void swap() const {
+  /// Each number's bytes turned around; a complex number is two.
+  std::vector<std::byte> swapped(std::span<const std::byte> stored) const {
     const DType& dtype = tensors_[0].dtype;
     const std::ptrdiff_t width = dtype.name == "C64" ? 4 : dtype.bits / 8;
-    swapped_.assign(data_.begin(), data_.end());
-    for (auto number = swapped_.begin(); number != swapped_.end(); number += width) {
-      std::reverse(number, number + width);
-    }
+    std::vector<std::byte> bytes(stored.begin(), stored.end());
+    for (auto number = bytes.begin(); number != bytes.end(); number += width) std::reverse(number, number + width);
+    return bytes;
+  }
+
+  Values widened(std::span<const std::byte> stored) const {
+    return big_endian_ ? widen(tensors_[0].dtype, swapped(stored)) : widen(tensors_[0].dtype, stored, file_);
   }
 
   MappedFile file_;

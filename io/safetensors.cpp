@@ -20,7 +20,14 @@ class SafetensorsFile : public TensorFile {
   Values read(const TensorInfo& tensor) const override {
     const TensorInfo& own = tensors_[index_of(*this, tensor)];
     require_readable(own);
-    return widen(own.dtype, raw(own));
+    return widen(own.dtype, raw(own), file_);
+  }
+
+  Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const override {
+    const TensorInfo& own = tensors_[index_of(*this, tensor)];
+    require_readable(own);
+    const ByteRange range = row_bytes(own, first, count);
+    return widen(own.dtype, raw(own).subspan(range.begin, range.size), file_);
   }
 
   std::span<const std::byte> raw(const TensorInfo& tensor) const override {

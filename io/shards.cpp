@@ -39,6 +39,9 @@ class ShardedFile : public TensorFile {
   }
 
   Values read(const TensorInfo& tensor) const override { return owner(tensor).read(tensor); }
+  Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const override {
+    return owner(tensor).read_rows(tensor, first, count);
+  }
   std::span<const std::byte> raw(const TensorInfo& tensor) const override { return owner(tensor).raw(tensor); }
 
  private:

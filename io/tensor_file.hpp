@@ -65,6 +65,8 @@ class TensorFile {
   /// Throws Error for a dtype that isn't readable(). NaN and Inf are passed through; an F64 beyond binary32 becomes
   /// Inf.
   virtual Values read(const TensorInfo& tensor) const = 0;
+  /// The same for rows [first, first + count) along the first axis: memory for these alone.
+  virtual Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const = 0;
   /// The bytes as stored (little-endian, C order), valid while this object lives.
   virtual std::span<const std::byte> raw(const TensorInfo& tensor) const = 0;
 
