@@ -288,6 +288,13 @@ TEST(Causes, of_searches_near_the_ends_of_a_format_are_those_of_the_twin) {
                   std::string("sparse ") + format + " from " + std::to_string(scale_max));
     }
   }
+  // Fifteen at 6 * 416 outweigh one beyond 6 * 448, so that the best code lies below the largest.
+  Matrix outweighed = {1, 16, std::vector<float>(16, 2497)};
+  outweighed.data[3] = 3601;
+  QuantizeWords w = words("nvfp4", "sse", "amax");
+  w.scale_max = 600;
+  EXPECT_EQ(quantize(parse_config(w), outweighed, "m").scales[0], 125);
+  expect_twin(parse_config(w), outweighed, "outweighed");
 }
 
 TEST(Causes, of_methods_that_choose_are_those_of_the_twin_by_every_criterion) {
