@@ -312,12 +312,11 @@ void tile_sums(const Chain& c, bool chain, const Matrix& m, const Quantized& q, 
 
   const bool searches = c.config.method->kind == MethodKind::sse || c.config.method->kind == MethodKind::exhaustive;
   const search::ScaleWindow window = searches ? window_of(c, block) : search::ScaleWindow{};
-  std::array<Key, variants> keys;
-  for (std::size_t ideal = 0; ideal < variants; ++ideal) {
+  std::array<Key, variants> keys = {key_of(c, block, window, 0)};
+  for (std::size_t ideal = 1; ideal < variants; ++ideal) {
     keys[ideal] = key_of(c, block, window, static_cast<unsigned>(ideal));
     const auto same =
         static_cast<std::size_t>(std::find(keys.begin(), keys.begin() + ideal, keys[ideal]) - keys.begin());
-    if (ideal == 0) continue;
     if (same < ideal) {
       each_row([&](std::int64_t, VariantSums& sums, const float*) { sums[ideal] = sums[same]; });
       continue;
