@@ -11,13 +11,13 @@ double LayerError::dot_snr_db() const { return 10 * std::log10(energy / error); 
 
 namespace {
 
-constexpr int rows_at_once = 4;                   // a tile of products, rows x tokens, stays in registers
-constexpr int tokens_at_once = 4;                 // whose partial sums are kept together
-constexpr std::int64_t tokens_in_memory = 256;    // a multiple of tokens_at_once
+constexpr int rows_at_once = 4;    // a tile of products, rows x tokens, stays in registers
+constexpr int tokens_at_once = 4;  // whose partial sums are kept together
+constexpr std::int64_t tokens_in_memory = 256;
 enum : int { as_given, as_stored, lost, kinds };  // x, xq, xq - x
 
-/// Some tokens, or some rows of weights: [kinds][groups][cols][width], `width` of them side by side, zeros after the
-/// last one.
+/// Some tokens, or some rows of weights: [kinds][groups][cols][width], `width` of them side by side. Lanes after the
+/// last one hold anything: lanes don't mix, and nobody looks at those.
 struct Packed {
   std::int64_t cols = 0, groups = 0;
   int width = 0;
@@ -39,11 +39,6 @@ struct Packed {
     if (q) for_each_value(*q, row, cols, put_one);
     else
       for (std::int64_t c = 0; c < cols; ++c) put_one(c, x[c]);
-  }
-  void clear(std::int64_t g, int lane) {
-    for (int kind = 0; kind < kinds; ++kind) {
-      for (std::int64_t c = 0; c < cols; ++c) group(kind, g)[c * width + lane] = 0;
-    }
   }
 };
 
@@ -97,15 +92,11 @@ void add(LayerError& total, const LayerError& row) {
   }
 }
 
-/// Tokens first .. first + count - 1, and zeros up to whole groups.
+/// Tokens first .. first + count - 1.
 void pack_tokens(const Matrix& x, const Quantized* xq, std::int64_t first, std::int64_t count, Packed& out) {
 #pragma omp parallel for schedule(static)
-  for (std::int64_t g = 0; g < out.groups; ++g) {
-    for (int lane = 0; lane < tokens_at_once; ++lane) {
-      const std::int64_t t = g * tokens_at_once + lane;
-      if (t < count) out.put(x, xq, first + t, g, lane);
-      else out.clear(g, lane);
-    }
+  for (std::int64_t t = 0; t < count; ++t) {
+    out.put(x, xq, first + t, t / tokens_at_once, static_cast<int>(t % tokens_at_once));
   }
 }
 

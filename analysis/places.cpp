@@ -8,7 +8,7 @@ namespace fp4scope::analysis {
 
 namespace {
 
-constexpr std::int64_t rows_in_memory = 64;    // rows whose sums wait to be added: 64 x some 10 KiB
+constexpr std::int64_t rows_in_memory = 64;    // rows whose sums wait to be added: 64 x some 15 KiB
 constexpr std::int64_t columns_at_once = 128;  // of one task, of at least one block
 
 /// What an element, a block or a row holds.
@@ -37,30 +37,22 @@ void add(Profile& p, std::size_t bin, const Sums& s) {
   p.bias[bin] += s.stored - s.magnitude;
 }
 
-void add(Profile& total, const Profile& row) {
-  for (std::size_t i = 0; i < row.count.size(); ++i) {
-    total.count[i] += row.count[i];
-    total.sse[i] += row.sse[i];
-    total.energy[i] += row.energy[i];
-    total.bias[i] += row.bias[i];
-  }
-}
-
-void clear(Profile& p) {
-  std::fill(p.count.begin(), p.count.end(), 0);
-  for (std::vector<double>* sums : {&p.sse, &p.energy, &p.bias}) std::fill(sums->begin(), sums->end(), 0.0);
+void add(Profile& total, const std::vector<Sums>& row) {
+  for (std::size_t bin = 0; bin < row.size(); ++bin) add(total, bin, row[bin]);
 }
 
 /// One row in the bins that rows share.
 struct RowPlaces {
-  Profile by_code, by_ratio, by_position, by_scale_code;
+  std::vector<Sums> by_code, by_ratio, by_position, by_scale_code;
   Sums total;
-};
 
-void clear(RowPlaces& row) {
-  for (Profile* p : {&row.by_code, &row.by_ratio, &row.by_position, &row.by_scale_code}) clear(*p);
-  row.total = {};
-}
+  void clear() {
+    for (std::vector<Sums>* bins : {&by_code, &by_ratio, &by_position, &by_scale_code}) {
+      std::fill(bins->begin(), bins->end(), Sums{});
+    }
+    total = {};
+  }
+};
 
 /// The largest magnitude of the block, or of the tile that this row is part of.
 float block_amax(const Matrix& m, const QuantizeConfig& config, std::int64_t row, std::int64_t first,
@@ -71,8 +63,9 @@ float block_amax(const Matrix& m, const QuantizeConfig& config, std::int64_t row
   return amax;
 }
 
-/// floor(48 |x| / amax), the last bin closed. 48 |x| is exact in binary64, and a quotient of 30 by 24 bits that is no
-/// whole number lies 2^-24 or more below the next one: its rounding can't reach it.
+/// floor(48 |x| / amax), the last bin closed. 48 |x| is exact in binary64. With |x| = X 2^f and amax = A 2^e, X and A
+/// of 24 bits, the quotient comes near 1 or more only for e - f <= 6: if no whole number, it is then 1 / (A 2^6) >
+/// 2^-31 or more below the next one, and rounding to 53 bits can't reach that.
 std::size_t ratio_bin(float x, float amax) {
   if (amax == 0) return 0;
   const int bin = static_cast<int>(ratio_bins * std::fabs(static_cast<double>(x)) / amax);
@@ -80,7 +73,7 @@ std::size_t ratio_bin(float x, float amax) {
 }
 
 void measure_row(const Matrix& original, const Quantized& q, std::int64_t row, RowPlaces& out) {
-  clear(out);
+  out.clear();
   const float* const x = original.row(row);
   const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   for (std::int64_t first = 0; first < original.cols; first += q.config.block) {
@@ -91,14 +84,14 @@ void measure_row(const Matrix& original, const Quantized& q, std::int64_t row, R
     Sums block;
     for (std::int64_t c = first; c < last; ++c) {
       const Sums element = of_element(x[c], sim::dequantize(*q.config.format, codes[c], step, integer));
-      add(out.by_code, codes[c], element);
-      add(out.by_ratio, ratio_bin(x[c], amax), element);
-      add(out.by_position, static_cast<std::size_t>(c - first), element);
+      out.by_code[codes[c]].add(element);
+      out.by_ratio[ratio_bin(x[c], amax)].add(element);
+      out.by_position[static_cast<std::size_t>(c - first)].add(element);
       block.add(element);
     }
     out.total.add(block);
     block.count = row % q.config.tile_rows() == 0;
-    add(out.by_scale_code, static_cast<std::size_t>(q.scale_code(row, b)), block);
+    out.by_scale_code[static_cast<std::size_t>(q.scale_code(row, b))].add(block);
   }
 }
 
@@ -135,8 +128,9 @@ PlaceSums::PlaceSums(const QuantizeConfig& config, std::int64_t rows, std::int64
               Profile(static_cast<std::size_t>(rows)),         Profile(scale_codes)} {}
 
 void PlaceSums::add(const Matrix& original, const Quantized& q) {
-  const RowPlaces empty = {Profile(places_.by_code.count.size()), Profile(ratio_bins),
-                           Profile(places_.by_position.count.size()), Profile(scale_codes), Sums{}};
+  const auto bins = [](std::size_t count) { return std::vector<Sums>(count); };
+  const RowPlaces empty = {bins(places_.by_code.count.size()), bins(ratio_bins), bins(places_.by_position.count.size()),
+                           bins(scale_codes), Sums{}};
   std::vector<RowPlaces> rows(static_cast<std::size_t>(std::min(rows_in_memory, original.rows)), empty);
   for (std::int64_t first = 0; first < original.rows; first += rows_in_memory) {
     const std::int64_t count = std::min(rows_in_memory, original.rows - first);
