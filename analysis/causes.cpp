@@ -31,17 +31,26 @@ formats::Format endless(const formats::Format& scale) {
           ""};
 }
 
+/// A scale as a ratio, so that quotients and levels are rounded once: a quotient stays on its tie, amax stays the
+/// largest level of its real scale, and equal errors at two scales stay equal.
+struct Step {
+  double over = 0, under = 1;
+
+  double value() const { return over / under; }
+  bool operator==(const Step&) const = default;
+};
+
 /// What all blocks of a tensor share.
 struct Chain {
   QuantizeConfig config;
-  double tensor_scale[2];  ///< as it is, ideal
+  Step tensor_scale[2];  ///< as it is, ideal
   formats::Format endless;
   double least_normal, largest;   ///< block scales
   std::vector<RealSpace> spaces;  ///< of elements of at most 4 bits
 
   const formats::Format& scale() const { return config.format->scale; }
   int subnormals() const { return scale().has_zero ? 1 << scale().mantissa_bits : 0; }  ///< their codes, 0 among them
-  double tensor(unsigned ideal) const { return tensor_scale[(ideal & tensor_ideal) != 0]; }
+  const Step& tensor(unsigned ideal) const { return tensor_scale[(ideal & tensor_ideal) != 0]; }
 };
 
 bool has_chain(const QuantizeConfig& c) {
@@ -59,14 +68,16 @@ bool has_chain(const QuantizeConfig& c) {
 Chain make_chain(const Quantized& q) {
   const QuantizeConfig& c = q.config;
   const formats::Format& scale = c.format->scale;
+  const Step stored = {q.tensor_scale, 1};
   Chain chain = {c,
-                 {q.tensor_scale, q.tensor_scale},
+                 {stored, stored},
                  endless(scale),
                  formats::exp2_exact(scale.min_exponent()),
                  formats::decode_double(scale, scale.max_code),
                  search::real_spaces(*c.format)};
   if (c.scaling == TensorScaling::amax && q.amax > 0) {
-    chain.tensor_scale[1] = q.amax / (c.format->element_max() * c.scale_max);
+    const Step ideal = {q.amax, c.format->element_max() * c.scale_max};
+    if (ideal.value() != stored.value()) chain.tensor_scale[1] = ideal;
   }
   return chain;
 }
@@ -78,45 +89,64 @@ struct Values {
   float amax;
 };
 
-/// A scale with its tensor scale, and the element type.
+/// A scale and the element type.
 struct Choice {
-  double step = 0;
+  Step step;
   int space = 0;
 };
 
-/// tensor scale * block scale of a rule.
-double rule_step(const Chain& c, const sim::ScaleRule& rule, float amax, unsigned ideal) {
-  const double quotient = rule.numerator * amax / (rule.divisor * c.tensor(ideal));
+/// A grid's levels at a step, in the units of factor * |x|; a step of 0 has the level 0 alone.
+struct Levels {
+  sim::Thresholds thresholds;
+  double value[8] = {};
+  double top = __builtin_inf();
+
+  Levels(const sim::Grid& grid, const Step& step) {
+    for (int k = 0; k < 7; ++k) {
+      thresholds.at[k] = step.over > 0 ? grid.midpoint[k] * step.over / step.under : __builtin_inf();
+    }
+    for (int k = 0; k < grid.levels; ++k) value[k] = grid.level[k] * step.over / step.under;
+    if (step.over > 0) top = value[grid.levels - 1];
+  }
+};
+
+/// The step of a rule.
+Step rule_step(const Chain& c, const sim::ScaleRule& rule, float amax, unsigned ideal) {
+  const Step& t = c.tensor(ideal);
+  const Step real = {rule.numerator * amax, rule.divisor};
+  const double quotient = real.over * t.under / (real.under * t.over);
   const formats::Encoded e = formats::encode(c.scale(), quotient, rule.rounding);
   const double value = formats::decode_double(c.scale(), e.code);
+  const Step stored = {t.over * value, t.under};
   const bool over = (e.status & formats::overflow) != 0;
   const bool under =
       c.scale().has_zero ? static_cast<int>(e.code) < c.subnormals() : (e.status & formats::underflow) != 0;
   const bool stands = (over && !(ideal & overflow_ideal)) || (under && !(ideal & underflow_ideal));
-  if (stands || value == quotient) return c.tensor(ideal) * value;
-  if (ideal & block_ideal) return rule.numerator * amax / rule.divisor;  // the same for any tensor scale
-  if (!over && !(ideal & underflow_ideal)) return c.tensor(ideal) * value;
+  if (stands || value == quotient) return stored;
+  if (ideal & block_ideal) return real;  // the same for any tensor scale
+  if (!over && !(ideal & underflow_ideal)) return stored;
   const std::uint32_t code = formats::encode(c.endless, quotient, rule.rounding).code;
-  return c.tensor(ideal) * formats::decode_double(c.endless, code);
+  return {t.over * formats::decode_double(c.endless, code), t.under};
 }
 
 /// The error of a block by --select.
-double error_of(const RealSpace& space, const Values& block, double step, search::Select select) {
-  if (select == search::Select::mse) return search::squared_error(space, block.x, block.n, step);
-  const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
+double error_of(const RealSpace& space, const Values& block, const Step& step, search::Select select) {
+  const Levels levels(space.grid, step);
   double sum = 0, largest = 0;
   for (int i = 0; i < block.n; ++i) {
     const double magnitude = space.factor * sim::magnitude(block.x[i]);
-    const double error = std::fabs(magnitude - step * space.grid.level[sim::nearest_index(thresholds, magnitude)]);
-    sum += error;
+    const double error = std::fabs(magnitude - levels.value[sim::nearest_index(levels.thresholds, magnitude)]);
+    sum += select == search::Select::mse ? error * error : error;
     largest = std::max(largest, error);
   }
-  return select == search::Select::mae ? sum : largest;
+  return select == search::Select::absmax ? largest : sum;
 }
 
-/// What distinguishes the choices of two variants: if it is the same for both, so are they.
+/// What distinguishes the choices of two variants: if it is the same for both, so are they. The steps of a rule, or
+/// what a search notices.
 struct Key {
-  double first = 0, second = 0;
+  Step first, second;
+  unsigned noticed = 0;
   bool operator==(const Key&) const = default;
 };
 
@@ -132,7 +162,7 @@ search::ScaleWindow window_of(const Chain& c, const Values& block) {
 /// The ideal steps that a search notices: an end of the format beyond all scales of interest can't be noticed, and real
 /// numbers without ends don't depend on the tensor scale.
 unsigned noticed(const Chain& c, const search::ScaleWindow& window, unsigned ideal) {
-  const double t = c.tensor(ideal);
+  const double t = c.tensor(ideal).value();
   const bool far_from_least = window.low >= t * c.least_normal, far_from_largest = window.high <= t * c.largest;
   const unsigned free = (far_from_least ? underflow_ideal : 0) | (far_from_largest ? overflow_ideal : 0);
   constexpr unsigned real = block_ideal | underflow_ideal | overflow_ideal;
@@ -154,26 +184,24 @@ struct BestChoice {
       const double at = search::squared_error(chain.spaces[static_cast<std::size_t>(k)], block.x, block.n, step);
       if (!(at < error)) continue;
       error = at;
-      choice = {step, k};
+      choice = {{step, 1}, k};
     }
   }
 };
 
 /// The best scale over what is left of the format: subnormal codes, normal ones, codes beyond.
 Choice search_again(const Chain& c, const Values& block, const search::ScaleWindow& window, unsigned ideal) {
-  const double t = c.tensor(ideal);
+  const double t = c.tensor(ideal).value();
   const bool below = (ideal & underflow_ideal) != 0, beyond = (ideal & overflow_ideal) != 0;
   BestChoice best = {c, block, t};
-  if (ideal & block_ideal) {
-    const search::RealScale real = search::real_scale(c.spaces, block.x, block.n, below ? 0 : t * c.least_normal,
-                                                      beyond ? __builtin_inf() : t * c.largest);
-    best.error = real.sse;
-    best.choice = {real.scale, real.space};
-  }
   for (int code = 1; !below && code < c.subnormals(); ++code) {
     best.offer(formats::decode_double(c.scale(), static_cast<std::uint32_t>(code)));
   }
-  if (ideal & block_ideal) return best.choice;
+  if (ideal & block_ideal) {
+    const search::RealScale real = search::real_scale(c.spaces, block.x, block.n, below ? 0 : t * c.least_normal,
+                                                      beyond ? __builtin_inf() : t * c.largest);
+    return real.sse < best.error ? Choice{{real.scale, 1}, real.space} : best.choice;
+  }
 
   // Codes below 2 * least_normal may have no half among the codes, and are looked at wherever the window lies.
   const double low = window.low / t, high = window.high / t;
@@ -185,14 +213,14 @@ Choice search_again(const Chain& c, const Values& block, const search::ScaleWind
   return best.choice;
 }
 
-/// The choice of a block's scale with some steps ideal, and its key. `window` is for searches.
+/// `window` is for searches.
 Key key_of(const Chain& c, const Values& block, const search::ScaleWindow& window, unsigned ideal) {
   switch (c.config.method->kind) {
     case MethodKind::four_over_six:
       return {rule_step(c, sim::six_rule, block.amax, ideal), rule_step(c, sim::four_rule, block.amax, ideal)};
     case MethodKind::rule:
-    case MethodKind::select_element: return {rule_step(c, c.config.method->rule, block.amax, ideal), 0};
-    default: return {static_cast<double>(noticed(c, window, ideal)), 0};
+    case MethodKind::select_element: return {rule_step(c, c.config.method->rule, block.amax, ideal), {}};
+    default: return {{}, {}, noticed(c, window, ideal)};
   }
 }
 
@@ -208,32 +236,34 @@ Choice choose(const Chain& c, const Values& block, const search::ScaleWindow& wi
       const double floating = error_of(c.spaces[0], block, key.first, select);
       return {key.first, error_of(c.spaces[1], block, key.first, select) < floating};
     }
-    default: return search_again(c, block, window, static_cast<unsigned>(key.first));
+    default: return search_again(c, block, window, key.noticed);
   }
+}
+
+/// nearest_sums for elements of more than 4 bits.
+ClassSums wide_sums(const Chain& c, const Step& s, const float* x, int n) {
+  ClassSums sums = {};
+  const formats::Format& element = c.config.format->element;
+  const double step = s.value(), top = c.config.format->element_max() * s.over / s.under;
+  for (int i = 0; i < n; ++i) {
+    const std::uint32_t code = step > 0 ? formats::encode(element, x[i] / step).code : 0;
+    const double value = formats::decode_double(element, code) * s.over / s.under, error = x[i] - value;
+    sums[step > 0 && sim::magnitude(x[i]) > top ? saturated : value == 0 ? zero : between] += error * error;
+  }
+  return sums;
 }
 
 /// The squared errors of x [n], rounded to nearest at a scale.
 ClassSums nearest_sums(const Chain& c, const Choice& choice, const float* x, int n) {
+  if (c.config.format->element.bits > 4) return wide_sums(c, choice.step, x, n);
   ClassSums sums = {};
-  const formats::Format& element = c.config.format->element;
-  const double step = choice.step;
-  if (element.bits > 4) {
-    const double top = c.config.format->element_max() * step;
-    for (int i = 0; i < n; ++i) {
-      const std::uint32_t code = step > 0 ? formats::encode(element, x[i] / step).code : 0;
-      const double value = formats::decode_double(element, code) * step, error = x[i] - value;
-      sums[step > 0 && sim::magnitude(x[i]) > top ? saturated : value == 0 ? zero : between] += error * error;
-    }
-    return sums;
-  }
   const RealSpace& space = c.spaces[static_cast<std::size_t>(choice.space)];
-  const sim::Thresholds thresholds = sim::make_thresholds(space.grid, step);
-  const double top = space.grid.level[space.grid.levels - 1] * step;
+  const Levels levels(space.grid, choice.step);
   for (int i = 0; i < n; ++i) {
     const double magnitude = space.factor * sim::magnitude(x[i]);
-    const int index = step > 0 ? sim::nearest_index(thresholds, magnitude) : 0;
-    const double error = (magnitude - step * space.grid.level[index]) / space.factor;
-    sums[step > 0 && magnitude > top ? saturated : index == 0 ? zero : between] += error * error;
+    const int index = sim::nearest_index(levels.thresholds, magnitude);
+    const double error = (magnitude - levels.value[index]) / space.factor;
+    sums[magnitude > levels.top ? saturated : index == 0 ? zero : between] += error * error;
   }
   return sums;
 }

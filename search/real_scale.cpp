@@ -78,12 +78,14 @@ RealScale real_scale(const RealSpace& space, const float* x, int n, double least
 
   thread_local Sweep sweep;
   start(sweep, space, x, n, from, to);
+  // s and 2s often have the same levels, and their gains the roundings of different sums.
+  const double equal = (n + 8) * 0x1p-51;
   double best = from, best_gain = from * (2 * sweep.x - from * sweep.q);  // sum x^2 less the parabola
   const auto look = [&] {
     if (sweep.q == 0) return;
     const double scale = std::clamp(sweep.x / sweep.q, least, most);
     const double gain = scale * (2 * sweep.x - scale * sweep.q);
-    if (!(gain > best_gain)) return;
+    if (gain < best_gain * (1 - equal)) return;
     best = scale;
     best_gain = gain;
   };

@@ -57,7 +57,7 @@ struct RealScale {
 double squared_error(const RealSpace& space, const float* x, int n, double scale);
 
 /// The best real scale in [least, most], 0 <= least <= most, most > 0, for x [n], n up to max_block, finite. Of several
-/// the largest, as far as binary64 tells.
+/// the smallest, as with codes, as far as binary64 tells.
 RealScale real_scale(const RealSpace& space, const float* x, int n, double least = 0, double most = __builtin_inf());
 
 /// The same over all element types; of equals the first.
