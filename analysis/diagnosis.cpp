@@ -24,7 +24,11 @@ constexpr double coupled = 0.05;       // of output error over weight error
 std::string percent(double share) {
   return std::fabs(share) >= 0.01 ? fmt::format("{:.1f} %", 100 * share) : fmt::format("{:.2g} %", 100 * share);
 }
-std::string cell(double share) { return fmt::format("{:.2f}", 100 * share); }
+std::string cell(double share) {
+  const std::string text = fmt::format("{:.2f}", 100 * share);
+  return text == "-0.00" ? "0.00" : text;
+}
+double decibels(double mse) { return 0.0 - 10 * std::log10(mse); }  // no -0 for 1
 
 std::string settings(const Decomposition& d) {
   const QuantizeConfig& c = d.config;
@@ -39,7 +43,7 @@ std::string settings(const Decomposition& d) {
 std::string errors(const Decomposition& d) {
   const double mse = d.metrics.relative_mse();
   if (d.metrics.sse == 0) return "no error";
-  return fmt::format("weight error {:.3f} %, SQNR {:.2f} dB", 100 * std::sqrt(mse), -10 * std::log10(mse));
+  return fmt::format("weight error {:.3f} %, SQNR {:.2f} dB", 100 * std::sqrt(mse), decibels(mse));
 }
 
 /// What each remedy leaves, those that help most first.
@@ -62,12 +66,13 @@ std::vector<std::string> scale_words(const Decomposition& d) {
   const ScaleShares& s = d.scales;
   const char* const scale = d.config.format->scale.name;
   const double blocks = static_cast<double>(s.blocks), sse = d.metrics.sse;
+  const auto share = [&](std::int64_t n) { return percent(static_cast<double>(n) / blocks); };
   const double underflow = d.causes.alone(Cause::underflow) / sse, overflow = d.causes.alone(Cause::overflow) / sse;
   const double low = s.blocks > 0 ? static_cast<double>(s.subnormal + s.zero) / blocks : 0;
   if (low >= notable || (s.subnormal + s.zero > 0 && underflow >= notable)) {
-    std::string text = fmt::format("{} of block scales are subnormal in {}, {} are zero",
-                                   percent(static_cast<double>(s.subnormal) / blocks), scale,
-                                   percent(static_cast<double>(s.zero) / blocks));
+    std::string text;
+    if (s.subnormal > 0) text = fmt::format("{} of block scales are subnormal in {}", share(s.subnormal), scale);
+    if (s.zero > 0) text += fmt::format("{}{} of block scales are zero", text.empty() ? "" : ", ", share(s.zero));
     if (d.causes.chain && underflow >= notable)
       text += fmt::format(": {} of the squared error would vanish if the scale had no lower end", percent(underflow));
     else if (d.causes.chain) text += ", which costs less than 1 % of the squared error";
@@ -80,7 +85,7 @@ std::vector<std::string> scale_words(const Decomposition& d) {
     out.push_back(
         fmt::format("{} of block scales are {}'s largest: {} of the squared error would vanish if it had no "
                     "upper end",
-                    percent(static_cast<double>(s.largest) / blocks), scale, percent(overflow)));
+                    share(s.largest), scale, percent(overflow)));
   }
   return out;
 }
@@ -94,7 +99,7 @@ std::string step_words(const Decomposition& d, Cause cause) {
     case Cause::underflow: return fmt::format("the lower end of {}", scale);
     case Cause::overflow: return fmt::format("the upper end of {}", scale);
     case Cause::saturation: return "clipping elements at the largest level";
-    case Cause::zero: return "elements that become 0";
+    case Cause::zero: return "rounding elements to 0";
     case Cause::grid: return "rounding elements from level to level";
   }
   return "";
@@ -126,6 +131,10 @@ std::vector<std::string> step_sentences(const Decomposition& d) {
         fmt::format("with block scales as real numbers the squared error would grow by {}: rounding them "
                     "happens to help",
                     percent(-block)));
+  }
+  const auto cheap = [&c](Cause cause) { return std::fabs(c.alone(cause)) < notable * c.error(); };
+  if (cheap(Cause::tensor_scale) && cheap(Cause::block_scale) && cheap(Cause::underflow) && cheap(Cause::overflow)) {
+    out.push_back("none of the steps that make the scales costs 1 % of the squared error on its own");
   }
   return out;
 }
@@ -199,10 +208,11 @@ std::string outlier_words(const Decomposition& d, const Profile& p, const std::s
     const double most = *std::max_element(p.sse.begin(), p.sse.end()) / mean;
     return fmt::format("{}s: none has more than {:.1f} times the mean squared error", what, std::ceil(10 * most) / 10);
   }
+  if (of_error < concentrated) return "";
   return fmt::format(
-      "{} of {} {}s hold {} of the squared error (and {} of the energy), more than {:.0f} times the mean "
+      "{} of {} {}s {} {} of the squared error (and {} of the energy), more than {:.0f} times the mean "
       "{}'s each",
-      count, n, what, percent(of_error), percent(of_energy), outlying, what);
+      count, n, what, count == 1 ? "holds" : "hold", percent(of_error), percent(of_energy), outlying, what);
 }
 
 std::string position_words(const Decomposition& d) {
@@ -317,7 +327,7 @@ WordTable overview(const std::vector<Decomposition>& tensors) {
     const double mse = d.metrics.relative_mse();
     std::vector<std::string> row = {d.name, fmt::format("{}x{}", d.shape.rows, d.shape.cols),
                                     fmt::format("{:.3f}", 100 * std::sqrt(mse)),
-                                    mse > 0 ? fmt::format("{:.2f}", -10 * std::log10(mse)) : "-"};
+                                    mse > 0 ? fmt::format("{:.2f}", decibels(mse)) : "-"};
     if (d.metrics.sse > 0) {
       const Cause most = costliest(d.causes);
       append(row, {cause_names[static_cast<int>(most)],

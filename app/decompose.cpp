@@ -113,7 +113,7 @@ void print(const std::vector<std::string>& sentences) {
 }
 
 void print(const analysis::WordTable& table, const std::string& note) {
-  if (!table.rows.empty()) fmt::print("\n{}  {}\n\n", indented(text_table(table.head, table.rows)), note);
+  if (!table.rows.empty()) fmt::print("\n{}  {}\n", indented(text_table(table.head, table.rows)), note);
 }
 
 void print_paragraph(const analysis::Decomposition& d) {
@@ -121,8 +121,9 @@ void print_paragraph(const analysis::Decomposition& d) {
   fmt::print("{}\n", printable(words.headline));
   print(words.causes);
   print(words.steps,
-        "alone: what would vanish of the squared error; the averages add up to 100, and so does the order");
+        "what would vanish of the squared error; average: over all orders; in order: from the top; both add up to 100");
   print(words.terms, "these add up to 100; the terms overlap, so none is a share");
+  if (!words.places.empty()) fmt::print("\n");
   print(words.places);
   print(words.layer);
   print(words.outputs, "these add up to 100");
