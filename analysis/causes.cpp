@@ -45,8 +45,9 @@ struct Chain {
   QuantizeConfig config;
   Step tensor_scale[2];  ///< as it is, ideal
   formats::Format endless;
-  double least_normal, largest;   ///< block scales
-  std::vector<RealSpace> spaces;  ///< of elements of at most 4 bits
+  double least_normal, largest;         ///< block scales
+  std::vector<RealSpace> spaces;        ///< of elements of at most 4 bits
+  std::vector<RealSpace> ideal_spaces;  ///< the same in units of 1 / under of the ideal tensor scale
 
   const formats::Format& scale() const { return config.format->scale; }
   int subnormals() const { return scale().has_zero ? 1 << scale().mantissa_bits : 0; }  ///< their codes, 0 among them
@@ -74,11 +75,14 @@ Chain make_chain(const Quantized& q) {
                  endless(scale),
                  formats::exp2_exact(scale.min_exponent()),
                  formats::decode_double(scale, scale.max_code),
-                 search::real_spaces(*c.format)};
+                 search::real_spaces(*c.format),
+                 {}};
   if (c.scaling == TensorScaling::amax && q.amax > 0) {
     const Step ideal = {q.amax, c.format->element_max() * c.scale_max};
     if (ideal.value() != stored.value()) chain.tensor_scale[1] = ideal;
   }
+  chain.ideal_spaces = chain.spaces;
+  for (RealSpace& space : chain.ideal_spaces) space.factor *= chain.tensor_scale[1].under;
   return chain;
 }
 
@@ -170,21 +174,22 @@ unsigned noticed(const Chain& c, const search::ScaleWindow& window, unsigned ide
   return ideal & ~free & ~(c.tensor_scale[0] == c.tensor_scale[1] ? tensor_ideal : 0);
 }
 
-/// The best of scales offered one after the other, of equals the first.
+/// The best of scales offered one after the other, of equals the first: as codes are compared, with x and steps times
+/// the tensor scale's `under`, so that equal values at two scales are equal here.
 struct BestChoice {
-  const Chain& chain;
+  const std::vector<RealSpace>& spaces;
   const Values& block;
-  double tensor_scale;
+  Step tensor;
   double error = __builtin_inf();
   Choice choice = {};
 
   void offer(double value) {
-    const double step = tensor_scale * value;
-    for (int k = 0; k < static_cast<int>(chain.spaces.size()); ++k) {
-      const double at = search::squared_error(chain.spaces[static_cast<std::size_t>(k)], block.x, block.n, step);
+    const Step step = {tensor.over * value, tensor.under};
+    for (int k = 0; k < static_cast<int>(spaces.size()); ++k) {
+      const double at = search::squared_error(spaces[static_cast<std::size_t>(k)], block.x, block.n, step.over);
       if (!(at < error)) continue;
       error = at;
-      choice = {{step, 1}, k};
+      choice = {step, k};
     }
   }
 };
@@ -193,14 +198,15 @@ struct BestChoice {
 Choice search_again(const Chain& c, const Values& block, const search::ScaleWindow& window, unsigned ideal) {
   const double t = c.tensor(ideal).value();
   const bool below = (ideal & underflow_ideal) != 0, beyond = (ideal & overflow_ideal) != 0;
-  BestChoice best = {c, block, t};
+  BestChoice best = {(ideal & tensor_ideal) != 0 ? c.ideal_spaces : c.spaces, block, c.tensor(ideal)};
   for (int code = 1; !below && code < c.subnormals(); ++code) {
     best.offer(formats::decode_double(c.scale(), static_cast<std::uint32_t>(code)));
   }
   if (ideal & block_ideal) {
     const search::RealScale real = search::real_scale(c.spaces, block.x, block.n, below ? 0 : t * c.least_normal,
                                                       beyond ? __builtin_inf() : t * c.largest);
-    return real.sse < best.error ? Choice{{real.scale, 1}, real.space} : best.choice;
+    if (!search::clearly_less(real.sse, best.error, block.x, block.n)) return best.choice;
+    return {{real.scale, 1}, real.space};
   }
 
   // Codes below 2 * least_normal may have no half among the codes, and are looked at wherever the window lies.
@@ -306,12 +312,11 @@ void tile_sums(const Chain& c, bool chain, const Matrix& m, const Quantized& q, 
 
   const bool searches = c.config.method->kind == MethodKind::sse || c.config.method->kind == MethodKind::exhaustive;
   const search::ScaleWindow window = searches ? window_of(c, block) : search::ScaleWindow{};
-  std::array<Key, variants> keys;
-  for (std::size_t ideal = 0; ideal < variants; ++ideal) {
+  std::array<Key, variants> keys = {key_of(c, block, window, 0)};
+  for (std::size_t ideal = 1; ideal < variants; ++ideal) {
     keys[ideal] = key_of(c, block, window, static_cast<unsigned>(ideal));
     const auto same =
         static_cast<std::size_t>(std::find(keys.begin(), keys.begin() + ideal, keys[ideal]) - keys.begin());
-    if (ideal == 0) continue;
     if (same < ideal) {
       each_row([&](std::int64_t, VariantSums& sums, const float*) { sums[ideal] = sums[same]; });
       continue;

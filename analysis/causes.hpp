@@ -22,6 +22,8 @@
 //     of bits at its own exponent, or y itself with an ideal block scale. Powers of two have no subnormal codes: there,
 //     y below the least one.
 //   y rounds beyond the largest code: the largest code, unless overflow is ideal. Then as above.
+//   A real scale is the rule's aim, not the best one: a floor to a power of two aims amax at the largest binade's
+//   beginning, and where rounding down made better use of the grid, as with MXINT8, the block scale costs less than 0.
 //   With underflow ideal, a y below the least normal number that rounds to it keeps its own bits as well.
 // A search ranges over the normal codes or, with an ideal block scale, over all real numbers between the least and the
 // largest of them; and over the subnormal codes, unless underflow is ideal: then over all that is below, in the same

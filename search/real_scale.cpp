@@ -39,6 +39,9 @@ void start(Sweep& sweep, const RealSpace& space, const float* x, int n, double f
   std::sort(sweep.steps.begin(), sweep.steps.end(), [](const Step& a, const Step& b) { return a.at > b.at; });
 }
 
+/// What rounding leaves in doubt of sums of n products.
+double doubt(int n) { return (n + 8) * 0x1p-51; }
+
 }  // namespace
 
 std::vector<RealSpace> real_spaces(const formats::BlockFormat& format) {
@@ -69,6 +72,13 @@ double squared_error(const RealSpace& space, const float* x, int n, double scale
   return sum / (space.factor * space.factor);
 }
 
+bool clearly_less(double sse, double other, const float* x, int n) {
+  if (!(sse < other)) return false;
+  double energy = 0;
+  for (int i = 0; i < n; ++i) energy += static_cast<double>(x[i]) * x[i];
+  return sse < other - doubt(n) * energy;
+}
+
 RealScale real_scale(const RealSpace& space, const float* x, int n, double least, double most) {
   const float amax = sim::amax(x, n);
   if (amax == 0) return {};
@@ -79,7 +89,7 @@ RealScale real_scale(const RealSpace& space, const float* x, int n, double least
   thread_local Sweep sweep;
   start(sweep, space, x, n, from, to);
   // s and 2s often have the same levels, and their gains the roundings of different sums.
-  const double equal = (n + 8) * 0x1p-51;
+  const double equal = doubt(n);
   double best = from, best_gain = from * (2 * sweep.x - from * sweep.q);  // sum x^2 less the parabola
   const auto look = [&] {
     if (sweep.q == 0) return;
@@ -102,7 +112,7 @@ RealScale real_scale(const std::vector<RealSpace>& spaces, const float* x, int n
   for (int k = 1; k < static_cast<int>(spaces.size()); ++k) {
     RealScale other = real_scale(spaces[static_cast<std::size_t>(k)], x, n, least, most);
     other.space = k;
-    if (other.sse < best.sse) best = other;
+    if (clearly_less(other.sse, best.sse, x, n)) best = other;
   }
   return best;
 }

@@ -56,6 +56,10 @@ struct RealScale {
 /// sum (|x_i| - s q_i)^2 with nearest levels; s > 0.
 double squared_error(const RealSpace& space, const float* x, int n, double scale);
 
+/// Whether one squared error is below another by more than what binary64 leaves in doubt at a real scale, a few N 2^-52
+/// of sum x^2.
+bool clearly_less(double sse, double other, const float* x, int n);
+
 /// The best real scale in [least, most], 0 <= least <= most, most > 0, for x [n], n up to max_block, finite. Of several
 /// the smallest, as with codes, as far as binary64 tells.
 RealScale real_scale(const RealSpace& space, const float* x, int n, double least = 0, double most = __builtin_inf());

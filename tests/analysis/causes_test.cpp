@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <numeric>
 #include <random>
 
@@ -39,6 +38,12 @@ Matrix spread(std::int64_t rows, std::int64_t cols, int low, int high) {
     float& x = m.data[static_cast<std::size_t>(i)];
     x = std::ldexp(x, exponent);
   }
+  return m;
+}
+
+/// One element in eleven: best scales far from the rule's.
+Matrix sparse(Matrix m) {
+  for (std::size_t i = 0; i < m.data.size(); ++i) m.data[i] = i % 11 == 0 ? m.data[i] : 0;
   return m;
 }
 
@@ -146,7 +151,7 @@ struct Twin {
 
   /// Every scale at which a real search may end: the best of each assignment of levels, and the ends.
   std::vector<double> real_scales(const std::vector<float>& x, const Levels& levels, double low, double high) const {
-    std::vector<double> points;
+    std::vector<double> points = {0};
     for (const float value : x) {
       for (std::size_t k = 1; k < levels.size(); ++k) {
         if (value != 0) points.push_back(2 * std::fabs(value) / (levels[k - 1] + levels[k]));
@@ -154,7 +159,7 @@ struct Twin {
     }
     std::sort(points.begin(), points.end());
     points.push_back(2 * points.back());
-    std::vector<double> scales = {std::clamp(points[0] / 2, low, high)};
+    std::vector<double> scales = {std::clamp(points[1] / 2, low, high)};
     for (std::size_t i = 1; i < points.size(); ++i) {
       const double middle = (points[i - 1] + points[i]) / 2;
       double product = 0, square = 0;
@@ -174,23 +179,22 @@ struct Twin {
   };
 
   Found best(const std::vector<float>& x, double amax, unsigned ideal, Ratio t) const {
-    Found found = {0, 0};
-    // Levels at s are often levels at 2s, and then it is the lower scale.
-    const double equal = ideal & B ? 1e-13 * error(x, 0, 0, search::Select::mse) : 0;
+    std::vector<Found> all;
+    for (const double scale : all_scales(amax / (grids[0].back() * t.value()), ideal)) {
+      if (ideal & B && (ideal & U || scale >= least)) continue;
+      for (std::size_t grid = 0; grid < grids.size(); ++grid) all.push_back({t.value() * scale, grid});
+    }
+    const double low = ideal & U ? 0 : t.value() * least, high = ideal & O ? INFINITY : t.value() * largest;
+    for (std::size_t grid = 0; ideal & B && grid < grids.size(); ++grid) {
+      for (const double step : real_scales(x, grids[grid], low, high)) all.push_back({step, grid});
+    }
+    // Levels at one scale are often levels at another, and then it is the lower scale.
+    const double equal = 1e-13 * error(x, 0, 0, search::Select::mse);
     double least_error = INFINITY;
-    for (std::size_t grid = 0; grid < grids.size(); ++grid) {
-      std::vector<double> steps;
-      for (const double scale : all_scales(amax / (grids[grid].back() * t.value()), ideal)) {
-        if (!(ideal & B) || (!(ideal & U) && scale < least)) steps.push_back(t.value() * scale);
-      }
-      if (ideal & B) {
-        const double low = ideal & U ? 0 : t.value() * least, high = ideal & O ? INFINITY : t.value() * largest;
-        for (const double step : real_scales(x, grids[grid], low, high)) steps.push_back(step);
-      }
-      for (const double step : steps) {
-        const double e = error(x, grid, step, search::Select::mse);
-        if (e < least_error - equal) least_error = e, found = {step, grid};
-      }
+    Found found = {0, 0};
+    for (const Found& candidate : all) {
+      const double e = error(x, candidate.grid, candidate.step, search::Select::mse);
+      if (e < least_error - equal) least_error = e, found = candidate;
     }
     return found;
   }
@@ -270,6 +274,26 @@ TEST(Causes, are_those_of_a_brute_force_twin) {
     expect_twin(config, normal(4, 48), what + ", normal");
     if (config.format->scale.mantissa_bits == 0) expect_twin(config, tiny, what + ", tiny");
   }
+}
+
+TEST(Causes, of_searches_near_the_ends_of_a_format_are_those_of_the_twin) {
+  for (const char* format : {"nvfp4", "nvint4", "if4"}) {
+    QuantizeWords w = words(format, "sse", "amax");
+    expect_twin(parse_config(w), sparse(spread(64, 32, -17, 14)), std::string("sparse ") + format);
+    for (const int scale_max : {3000, 700}) {
+      w.scale_max = scale_max;  // above the largest scale, so that blocks of large values saturate
+      expect_twin(parse_config(w), normal(8, 32), std::string(format) + " from " + std::to_string(scale_max));
+      expect_twin(parse_config(w), sparse(normal(24, 64)),
+                  std::string("sparse ") + format + " from " + std::to_string(scale_max));
+    }
+  }
+  // Fifteen at 6 * 416 outweigh one beyond 6 * 448, so that the best code lies below the largest.
+  Matrix outweighed = {1, 16, std::vector<float>(16, 2497)};
+  outweighed.data[3] = 3601;
+  QuantizeWords w = words("nvfp4", "sse", "amax");
+  w.scale_max = 600;
+  EXPECT_EQ(quantize(parse_config(w), outweighed, "m").scales[0], 125);
+  expect_twin(parse_config(w), outweighed, "outweighed");
 }
 
 TEST(Causes, of_methods_that_choose_are_those_of_the_twin_by_every_criterion) {
