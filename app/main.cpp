@@ -19,7 +19,7 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {"decompose", "mma", "matmul", "linear", "mac", "audit"};
+const std::vector<std::string> planned_verbs = {"mma", "matmul", "linear", "mac", "audit"};
 
 std::vector<std::string> verb_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -90,7 +90,11 @@ int run(int argc, char** argv) {
   add_recipes(app, context);
   add_crosscheck(app, context);
   add_verify(app, context);
+<<<<<<< HEAD
   add_theory(app, context);
+=======
+  add_decompose(app, context);
+>>>>>>> wA
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");
