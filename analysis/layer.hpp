@@ -25,6 +25,8 @@ class Layer {
   const Curvature* curvature(int block, bool full);
 
   const Survey& survey() const { return survey_; }
+  /// X [tokens, cols] in the tensor's basis; null without.
+  const Matrix* inputs() const { return activations ? inputs_ : nullptr; }
 
   std::string hash;
   std::unique_ptr<Activations> activations;  ///< null without

@@ -122,7 +122,8 @@ void add_tokens(const Matrix& w, const Quantized& wq, const Packed& x, std::int6
 
 }  // namespace
 
-LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq) {
+LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq,
+                       const LayerError& before) {
   std::vector<LayerError> sums(static_cast<std::size_t>(w.rows));
   const std::int64_t most = std::min(tokens_in_memory, x.rows);
   Packed packed(x.cols, (most + tokens_at_once - 1) / tokens_at_once, tokens_at_once);
@@ -131,7 +132,7 @@ LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, co
     pack_tokens(x, xq, first, count, packed);
     add_tokens(w, wq, packed, count, xq != nullptr, sums);
   }
-  LayerError total;
+  LayerError total = before;
   for (const LayerError& row : sums) add(total, row);
   return total;
 }

@@ -25,7 +25,8 @@ struct LayerError {
 };
 
 /// w [rows, cols] and x [tokens, cols], unpadded, finite, and what they became; `xq` null: X stays as it is. Padding of
-/// codes is left out. Values are the stored ones, tensor scale * block scale * element.
-LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq);
+/// codes is left out. Values are the stored ones, tensor scale * block scale * element. `before`: of the rows above.
+LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq,
+                       const LayerError& before = {});
 
 }  // namespace fp4scope::analysis

@@ -4,25 +4,65 @@
 
 namespace fp4scope::analysis {
 
-RunSums::RunSums(std::int64_t rows, const Activations* activations, double reference_output_energy, bool per_block)
-    : metrics_(activations, reference_output_energy), rows_(rows), per_block_(per_block) {}
+namespace {
+
+/// A residual's totals without its data.
+std::shared_ptr<const Quantized> without_data(const Quantized& residual) {
+  Quantized q = residual;
+  q.codes = {};
+  q.scales = {};
+  return std::make_shared<const Quantized>(std::move(q));
+}
+
+/// X as the naive method of the same format and block has it.
+Quantized quantize_inputs(const QuantizeConfig& config, const Matrix& inputs) {
+  const QuantizeConfig naive = parse_config({config.format->name, "naive", "", "", "", config.block}, config.formats);
+  return quantize(naive, inputs, "activations");
+}
+
+}  // namespace
+
+RunSums::RunSums(const RunWishes& wishes)
+    : wishes_(wishes), metrics_(wishes.activations, wishes.reference_output_energy) {}
+
+void RunSums::start(const Matrix& original, const Quantized& q) {
+  if (!wishes_.decompose || !q.macro.empty() || q.residual) return;
+  places_.emplace(q.config, wishes_.rows, original.cols);
+  if (wishes_.inputs) inputs_ = quantize_inputs(q.config, *wishes_.inputs);
+}
 
 void RunSums::add(const Matrix& original, Quantized q) {
-  metrics_.add(original, q, per_block_ ? &block_sse_ : nullptr);
+  if (first_) start(original, q);
+  metrics_.add(original, q, wishes_.per_block ? &block_sse_ : nullptr);
+  if (places_) {
+    terms_.add(original, q);
+    causes_.add(original, q);
+    places_->add(original, q);
+    if (inputs_) layer_ = layer_error(original, q, *wishes_.inputs, &*inputs_, layer_);
+  }
   q.codes = {};
-  if (!per_block_) q.scales = {};
+  if (!wishes_.per_block) q.scales = {};
+  if (q.residual) q.residual = without_data(*q.residual);
   if (std::exchange(first_, false)) {
     whole_ = std::move(q);
-    whole_.rows = rows_;
+    whole_.rows = wishes_.rows;
     whole_.first_row = 0;
     return;
   }
   whole_.scales.insert(whole_.scales.end(), q.scales.begin(), q.scales.end());
+  whole_.macro.insert(whole_.macro.end(), q.macro.begin(), q.macro.end());
   whole_.chose_second += q.chose_second;
   whole_.proved += q.proved;
   whole_.count.candidates += q.count.candidates;
   whole_.count.exact += q.count.exact;
   whole_.count.wide += q.count.wide;
+}
+
+std::optional<Parts> RunSums::parts() const {
+  if (!places_) return {};
+  Parts p = {terms_.terms(), causes_.causes(), places_->places(), {}};
+  if (inputs_) p.layer = layer_;
+  return p;
 }
 
 }  // namespace fp4scope::analysis

@@ -153,7 +153,7 @@ std::string code_values(const formats::BlockFormat& format) {
 }
 
 void add_parts(const Result& r, const std::string& group, io::Record& record) {
-  const Decomposition& d = *r.parts;
+  const Parts& d = *r.parts;
   std::vector<double> remaining;
   for (const double left : d.causes.remaining) remaining.push_back(relative(r, left));
   record.datasets.push_back(

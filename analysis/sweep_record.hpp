@@ -1,25 +1,13 @@
 // A finished run as a row of the table and the datasets of its group: what notebooks-data/schema.md describes.
 #pragma once
 
-#include <optional>
 #include <vector>
 
-#include "analysis/causes.hpp"
 #include "analysis/layer.hpp"
-#include "analysis/layer_error.hpp"
-#include "analysis/places.hpp"
-#include "analysis/terms.hpp"
+#include "analysis/run_sums.hpp"
 #include "io/results.hpp"
 
 namespace fp4scope::analysis {
-
-/// Where the errors of a run come from, if the sweep asks for it.
-struct Decomposition {
-  Terms terms;
-  Causes causes;
-  Places places;
-  std::optional<LayerError> layer;  ///< with activations
-};
 
 /// Everything a record is made of.
 struct Result {
@@ -28,7 +16,7 @@ struct Result {
   const Layer& layer;
   const Quantized& q;
   const Metrics& m;
-  const Decomposition* parts = nullptr;
+  const Parts* parts = nullptr;
 };
 
 /// The columns of the table, in order.

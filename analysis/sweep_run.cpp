@@ -73,8 +73,10 @@ struct Run {
 
 void store_run(Sweep& sweep, const PlannedTensor& tensor, const Layer& layer, const Run& run) {
   const Work& work = *run.work;
-  const io::Record record = make_record({work, tensor, layer, run.sums.quantized(), run.sums.metrics()},
-                                        run.sums.block_sse(), sweep.config.per_block);
+  const std::optional<Parts> parts = run.sums.parts();
+  const io::Record record =
+      make_record({work, tensor, layer, run.sums.quantized(), run.sums.metrics(), parts ? &*parts : nullptr},
+                  run.sums.block_sse(), sweep.config.per_block);
   const std::scoped_lock lock(sweep.mutex);
   sweep.store.put(work.run, record);
   sweep.store.put_note("log-" + work.run, sweep.log.run(work.run, run.seconds, run.sums.quantized().count));
@@ -89,7 +91,7 @@ bool run_piece(Sweep& sweep, const PlannedTensor& tensor, Layer& layer, const Ma
   const Curvature* const curvature =
       method.needs_hessian() ? layer.curvature(config.block, method.needs_full_hessian()) : nullptr;
   const Piece piece = {layer.survey(), first};
-  Quantized q = quantize(config, rows, tensor.input->name + ": " + tensor.name, curvature, sweep.options.stop, &piece);
+  Quantized q = quantize(config, rows, tensor.input_name + ": " + tensor.name, curvature, sweep.options.stop, &piece);
   if (sweep.stopped()) return false;
   run.sums.add(rows, std::move(q));
   run.seconds += SweepLog::now() - start;
@@ -107,8 +109,8 @@ void run_group(Sweep& sweep, const PlannedTensor& tensor, Layer& layer, std::spa
       sweep.notice(fmt::format("{}: {} columns padded with zeros to {} for block {}", tensor.name, tensor.shape.cols,
                                cols, work->config.block));
     }
-    runs.push_back({work, RunSums(tensor.shape.rows, layer.activations.get(), layer.reference_output_energy,
-                                  sweep.config.per_block)});
+    runs.push_back({work, RunSums({tensor.shape.rows, layer.activations.get(), layer.reference_output_energy,
+                                   sweep.config.per_block, sweep.config.decompose, layer.inputs()})});
   }
   for (std::int64_t first = 0; first < tensor.shape.rows; first += rows_at_once) {
     const Matrix& rows = layer.rows(first, std::min(rows_at_once, tensor.shape.rows - first));

@@ -36,11 +36,8 @@ void add_recipes(CLI::App& app, Context& context);
 void add_crosscheck(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
-<<<<<<< HEAD
 void add_theory(CLI::App& app, Context& context);
-=======
 void add_decompose(CLI::App& app, Context& context);
->>>>>>> wA
 
 /// "fp4scope 0.1.0", "0.1.0" and the commit it was built from.
 std::string tool();

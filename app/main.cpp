@@ -90,11 +90,8 @@ int run(int argc, char** argv) {
   add_recipes(app, context);
   add_crosscheck(app, context);
   add_verify(app, context);
-<<<<<<< HEAD
   add_theory(app, context);
-=======
   add_decompose(app, context);
->>>>>>> wA
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");

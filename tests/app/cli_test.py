@@ -1,11 +1,7 @@
 #!/usr/bin/env python3
 """The program from outside: its words and exit codes, its files, and what survives a kill.
 
-<<<<<<< HEAD
-    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs encode_recipe quantize joint verify transform crosscheck custom_format sweep resume bench theory (default: all)
-=======
-    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs encode_recipe quantize joint verify transform crosscheck custom_format decompose sweep resume bench (default: all)
->>>>>>> wA
+    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs encode_recipe quantize joint verify transform crosscheck custom_format decompose sweep resume bench theory (default: all)
 """
 import argparse
 import os
@@ -18,11 +14,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness
 
-<<<<<<< HEAD
-GROUPS = ["words", "inputs", "encode_recipe", "quantize", "joint", "verify", "transform", "crosscheck", "custom_format", "sweep", "resume", "bench", "theory"]
-=======
-GROUPS = ["words", "inputs", "encode_recipe", "quantize", "joint", "verify", "transform", "crosscheck", "custom_format", "decompose", "sweep", "resume", "bench"]
->>>>>>> wA
+GROUPS = ["words", "inputs", "encode_recipe", "quantize", "joint", "verify", "transform", "crosscheck", "custom_format", "decompose", "sweep", "resume", "bench", "theory"]
 
 
 class TimedResult(unittest.TextTestResult):

@@ -9,11 +9,7 @@ from harness import Case, Tensor, floats, read_safetensors, write_safetensors
 from reference import LEVELS, e4m3, ue8m0
 
 QUANTIZE = ["quantize", "in.safetensors", "-o", "out.safetensors"]
-<<<<<<< HEAD
-VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "theory", "bench"]
-=======
-VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "bench"]
->>>>>>> wA
+VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "theory", "bench"]
 SMALL = '[[input]]\ndistribution = "normal"\nrows = 4\ncols = 64\n'
 
 
