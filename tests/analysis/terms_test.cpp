@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "analysis/distributions.hpp"
-#include "analysis/product_sum.hpp"
+#include "analysis/exact_products.hpp"
 
 namespace fp4scope::analysis {
 namespace {
@@ -345,6 +345,10 @@ TEST(ProductSum, is_exact_over_its_whole_range) {
   }
   ProductSum twice = sum;
   twice.add(sum);
+  ProductSum nearly = sum;
+  EXPECT_TRUE(nearly == sum);
+  nearly.add_product(0x1p-310, 0x1p-310);
+  EXPECT_FALSE(nearly == sum);
   mpz_class n = static_cast<long>(twice.limb(ProductSum::limbs - 1));
   for (int i = ProductSum::limbs - 2; i >= 0; --i) {
     EXPECT_GE(twice.limb(i), 0);
