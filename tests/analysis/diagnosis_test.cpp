@@ -214,6 +214,11 @@ TEST(Diagnosis, compares_output_and_weight_errors) {
   const WordTable t = diagnose(d).outputs;
   ASSERT_EQ(t.rows.size(), 6u);
   EXPECT_EQ(t.rows[0], (std::vector<std::string>{"weights", "10.00"}));
+  d.metrics.sse = 0;  // the inputs' error alone
+  EXPECT_TRUE(says(d, "layer output error 20.000 %"));
+  EXPECT_FALSE(says(d, "times the weight error"));
+  d.layer->error = 0;
+  EXPECT_TRUE(says(d, "the layer's output has no error"));
   d.layer->energy = 0;
   EXPECT_TRUE(says(d, "the layer's output is 0"));
 }
