@@ -272,8 +272,10 @@ std::vector<std::string> layer_words(const Decomposition& d) {
   const LayerError& l = *d.layer;
   std::vector<std::string> out;
   if (!(l.energy > 0)) return {"the layer's output is 0 for these inputs"};
+  if (l.error == 0) return {"the layer's output has no error for these inputs"};
   out.push_back(fmt::format("layer output error {:.3f} %, dot-product SNR {:.2f} dB, with inputs in {}, naive, too",
                             100 * std::sqrt(l.error / l.energy), l.dot_snr_db(), d.config.format->name));
+  if (d.metrics.sse == 0) return out;
   const double by_weights = std::sqrt(l.inner[0][0] / l.energy),
                ratio = by_weights / std::sqrt(d.metrics.relative_mse());
   const std::string effect = ratio >= 1 + coupled   ? ": these inputs amplify the weights' errors"

@@ -1,11 +1,9 @@
 #include "analysis/terms.hpp"
 
-#include <gmpxx.h>
-
 #include <algorithm>
 #include <cmath>
 
-#include "analysis/product_sum.hpp"
+#include "analysis/exact_products.hpp"
 
 namespace fp4scope::analysis {
 
@@ -154,28 +152,6 @@ double add_rows(Accumulators& sums, const Tables& tables, const Matrix& m, const
   return inflation;
 }
 
-mpz_class whole(ProductSum sum) {
-  sum.carry();
-  mpz_class n = static_cast<long>(sum.limb(ProductSum::limbs - 1));
-  for (int i = ProductSum::limbs - 2; i >= 0; --i) n = (n << 32) + static_cast<long>(sum.limb(i));
-  return n;
-}
-
-/// n * 2^exponent / d rounded once, to nearest even; in binary64's normal range.
-double rounded(const mpz_class& n, int exponent, const mpz_class& d) {
-  if (n == 0) return 0;
-  const mpz_class magnitude = abs(n);
-  const int bits =
-      static_cast<int>(mpz_sizeinbase(magnitude.get_mpz_t(), 2)) - static_cast<int>(mpz_sizeinbase(d.get_mpz_t(), 2));
-  const int shift = 56 - bits;  // the quotient has 56 or 57 bits, and its last one stands for all that follow
-  const mpz_class top = shift >= 0 ? mpz_class(magnitude << shift) : magnitude;
-  const mpz_class bottom = shift >= 0 ? d : mpz_class(d << -shift);
-  mpz_class quotient = top / bottom;
-  if (quotient * bottom != top) mpz_setbit(quotient.get_mpz_t(), 0);
-  const double value = std::ldexp(static_cast<double>(quotient.get_si()), exponent - shift);
-  return n < 0 ? -value : value;
-}
-
 }  // namespace
 
 struct TermSums::Sums {
@@ -217,22 +193,21 @@ Terms TermSums::terms() const {
   t.zeros = a.counts.zeros;
   t.blocks = a.counts.blocks;
   t.log_inflation = sums_->inflation;
-  const mpz_class error = whole(a.error);
-  // L^2 in whole numbers: L is one of 2^-16.
-  const auto scaled = static_cast<long>(sums_->largest * 0x1p16);
-  const mpz_class squared = mpz_class(scaled) * scaled;
-  constexpr int of_squared = 32;
-  t.energy = rounded(whole(a.energy), ProductSum::lowest, 1);
-  t.error = rounded(error, ProductSum::lowest + of_squared, squared);
-  mpz_class total = 0;
+  // L in whole numbers: it is a multiple of 2^-16.
+  const auto divisor = static_cast<std::uint64_t>(sums_->largest * 0x1p16);
+  constexpr int of_divisor = 32;  // the exponent of its square
+  t.energy = rounded(a.energy);
+  t.error = rounded(a.error, of_divisor, divisor);
+  ProductSum total;
   for (int i = 0; i < term_count; ++i) {
     for (int j = i; j < term_count; ++j) {
-      const mpz_class product = whole(a.inner[pair_of(i, j)]);
-      total += i == j ? product : mpz_class(2 * product);
-      t.inner[i][j] = t.inner[j][i] = rounded(product, ProductSum::lowest + of_squared, squared);
+      const ProductSum& product = a.inner[pair_of(i, j)];
+      total.add(product);
+      if (i != j) total.add(product);
+      t.inner[i][j] = t.inner[j][i] = rounded(product, of_divisor, divisor);
     }
   }
-  t.adds_up = total == error;
+  t.adds_up = total == a.error;
   return t;
 }
 

@@ -19,8 +19,8 @@
 // zone> = 0.
 //
 // All sums are exact: L x, L Q(x) and L Q*(x) are short binary numbers, the products of their differences are added in
-// fixed point without rounding (product_sum.hpp), and every inner product is rounded to binary64 once, at the end. So
-// no order of summation enters.
+// fixed point without rounding (exact_products.hpp), and every inner product is rounded to binary64 once, at the end.
+// So no order of summation enters.
 #pragma once
 
 #include <memory>

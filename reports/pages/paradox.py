@@ -50,7 +50,7 @@ def page(rows):
     return f"""# Finer is not better: the block-size paradox
 
 `fp4scope sweep reports/paradox.toml -o paradox.h5`. The numbers below are read from its results: relative squared errors in
-1e-2 on N(0, sigma^2), 1024 x 1024.
+1e-2 on N(0, sigma^2), 512 x 1024.
 
 Without a tensor scale, the block scales of small weights lie among E4M3's subnormal codes (below 2^-6), whose spacing does
 not shrink any more, and the smallest blocks have the smallest scales. So a smaller block can be worse (arXiv 2601.19026).

@@ -214,6 +214,11 @@ TEST(Diagnosis, compares_output_and_weight_errors) {
   const WordTable t = diagnose(d).outputs;
   ASSERT_EQ(t.rows.size(), 6u);
   EXPECT_EQ(t.rows[0], (std::vector<std::string>{"weights", "10.00"}));
+  d.metrics.sse = 0;  // the inputs' error alone
+  EXPECT_TRUE(says(d, "layer output error 20.000 %"));
+  EXPECT_FALSE(says(d, "times the weight error"));
+  d.layer->error = 0;
+  EXPECT_TRUE(says(d, "the layer's output has no error"));
   d.layer->energy = 0;
   EXPECT_TRUE(says(d, "the layer's output is 0"));
 }
@@ -265,6 +270,47 @@ TEST(Decompose, tries_what_the_words_can_take_and_measures_it) {
   EXPECT_TRUE(d.terms.adds_up);
   EXPECT_NEAR(d.causes.error(), d.metrics.sse, 1e-12 * d.metrics.sse);
   EXPECT_NEAR(d.terms.error, d.metrics.sse, 1e-12 * d.metrics.sse);
+}
+
+TEST(Decompose, counts_scales_at_the_ends_of_their_format) {
+  // E4M3: the least normal scale is 2^-6, the least subnormal one 2^-9, the largest 448.
+  Matrix m = {6, 16, std::vector<float>(6 * 16)};
+  const float maxima[6] = {6 * 0x1p-6f, 6 * 0x1.cp-7f, 6 * 0x1p-9f, 6 * 0x1p-12f, 0, 6 * 448};
+  for (std::size_t r = 0; r < 6; ++r) m.data[16 * r + 3] = maxima[r];
+  DecomposeOptions o;
+  o.words = {"nvfp4", "", "", "none", "", 0, 0};
+  o.config = parse_config(o.words);
+  const ScaleShares s = decompose(o, "w", m).scales;
+  EXPECT_EQ(s.blocks, 5);
+  EXPECT_EQ(s.subnormal, 2);
+  EXPECT_EQ(s.zero, 1);
+  EXPECT_EQ(s.largest, 1);
+  o.config = parse_config({"nvfp4", "", "", "none", "", 2, 0, "", "", true});
+  const Matrix tiles = {4, 2, {6, 0, 0, 0, 0, 0, 0, 6 * 0x1p-8f}};
+  EXPECT_EQ(decompose(o, "w", tiles).scales.blocks, 2);
+  EXPECT_EQ(decompose(o, "w", tiles).scales.subnormal, 1);
+}
+
+TEST(Decompose, quantizes_inputs_as_naive_with_a_tensor_scale_where_the_weights_have_one) {
+  const auto sampled = [](std::uint64_t seed, double sigma) {
+    Distribution s;
+    s.rows = 24;
+    s.cols = 64;
+    s.seed = seed;
+    s.sigma = sigma;
+    return sample(s);
+  };
+  const Matrix w = sampled(1, 1), x = sampled(2, 0.01);
+  for (const char* scaling : {"none", "amax", "2"}) {
+    DecomposeOptions o;
+    o.words = {"nvfp4", "sse", "", scaling, "", 32, 0};
+    o.config = parse_config(o.words);
+    const Decomposition d = decompose(o, "w", w, &x);
+    const std::string inputs = scaling == std::string("none") ? "none" : "amax";
+    const Quantized wq = quantize(o.config, w, "w");
+    const Quantized xq = quantize(parse_config({"nvfp4", "naive", "", inputs, "", 32, 0}), x, "x");
+    EXPECT_EQ(d.layer->error, layer_error(w, wq, x, &xq).error) << scaling;
+  }
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "analysis/distributions.hpp"
-#include "analysis/product_sum.hpp"
+#include "analysis/exact_products.hpp"
 
 namespace fp4scope::analysis {
 namespace {
@@ -288,6 +288,14 @@ TEST(Terms, of_a_block_by_hand) {
   EXPECT_TRUE(t.adds_up);
 }
 
+TEST(Terms, add_up_where_a_difference_is_longer_than_a_double) {
+  Matrix m = {1, 4, {6, 0x1p-100f, -0x1.8p-90f, 0x1p-149f}};
+  Quantized q = quantize(config("mxfp4", "naive", "0.3", 4), m, "m");
+  q.scales[0] = 128;           // s = 0.6
+  q.codes = {7, 1, 2, 8 | 3};  // as stochastic rounding may leave them
+  expect_twin(m, q, "by hand");
+}
+
 TEST(Terms, of_a_block_whose_scale_is_zero_do_not_clip) {
   const Matrix m = {2, 4, {0x1p-12f, 0x1p-13f, 0, 0, 6, 1, 1, 1}};
   const Terms t = terms_of(m, quantize(config("nvfp4", "naive", "none", 4), m, "m"));
@@ -345,6 +353,10 @@ TEST(ProductSum, is_exact_over_its_whole_range) {
   }
   ProductSum twice = sum;
   twice.add(sum);
+  ProductSum nearly = sum;
+  EXPECT_TRUE(nearly == sum);
+  nearly.add_product(0x1p-310, 0x1p-310);
+  EXPECT_FALSE(nearly == sum);
   mpz_class n = static_cast<long>(twice.limb(ProductSum::limbs - 1));
   for (int i = ProductSum::limbs - 2; i >= 0; --i) {
     EXPECT_GE(twice.limb(i), 0);

@@ -65,6 +65,16 @@ class ProductSum {
   /// Limb i of the number, from the lowest: 0 <= limb < 2^32, the last one with the sign.
   constexpr std::int64_t limb(int i) const noexcept { return limb_[i]; }
 
+  constexpr bool operator==(ProductSum other) const noexcept {
+    ProductSum own = *this;
+    own.carry();
+    other.carry();
+    for (int i = 0; i < limbs; ++i) {
+      if (own.limb_[i] != other.limb_[i]) return false;
+    }
+    return true;
+  }
+
   /// Brings the limbs into the range that limb() states.
   constexpr void carry() noexcept {
     pending_ = 0;
@@ -86,5 +96,8 @@ class ProductSum {
   std::int64_t limb_[limbs] = {};
   std::int64_t pending_ = 0;
 };
+
+/// sum * 2^exponent / divisor^2 rounded once, to nearest even; in binary64's normal range.
+double rounded(ProductSum sum, int exponent = 0, std::uint64_t divisor = 1);
 
 }  // namespace fp4scope::analysis
