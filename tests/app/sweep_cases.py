@@ -6,10 +6,13 @@ import math
 import os
 import random
 import re
+import struct
 import subprocess
+import sys
 import unittest
 from pathlib import Path
 
+import harness
 from harness import Case, Tensor, floats, write_safetensors
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -252,6 +255,83 @@ class SameBytes(SweepCase):
             if seed == 1:
                 first = rows
         self.assertNotEqual(rows[0]["input_hash"], first[0]["input_hash"])
+
+
+EVERY_WAY = """
+per_block = true
+[[input]]
+file = "m.safetensors"
+[[input]]
+distribution = "llm"
+rows = 37
+cols = 90
+[activations]
+tokens = 20
+[[quantize]]
+formats = ["nvfp4", "mxfp4", "if4"]
+blocks = [16, 32]
+methods = ["naive", "4over6", "sse", "hessian", "coordinate", "hessian_row", "gptq", "ms_eden"]
+[[quantize]]
+formats = ["nvfp4"]
+methods = ["naive", "sse"]
+tensor_scale = ["headroom", "none", 0.01]
+"""
+
+
+class Memory(SweepCase):
+    """Tensors larger than --memory pass in pieces of rows; the results are the same."""
+
+    def test_the_same_bytes_whatever_the_memory_and_threads(self):
+        write_safetensors(self.path("m.safetensors"), {f"t{i}": sample([5 + 11 * i, 48], i) for i in range(5)})
+        self.write(EVERY_WAY)
+        self.rows()
+        first = self.h5()
+        self.assertNotIn("taken whole", self.words)
+        for memory, threads in (("1", "2"), ("2K", "1"), ("0.01M", "3"), ("40K", "5")):
+            outcome = self.succeeds("sweep", "c.toml", "-o", "other.h5", "--memory", memory, "--threads", threads)
+            self.assertTrue(self.h5("other.h5") == first, f"--memory {memory} --threads {threads}")
+            self.assertEqual("llm: taken whole" in outcome.stderr, memory != "40K", outcome.stderr)
+
+    def test_what_is_not_finite_is_named_by_its_row_in_the_tensor(self):
+        bad = [1.0] * 64 * 40
+        bad[33 * 64 + 5] = math.inf
+        write_safetensors(self.path("m.safetensors"), {"w": floats([40, 64], bad)})
+        self.write('[[input]]\nfile = "m.safetensors"\n[[quantize]]\n')
+        for memory in ("1G", "2K"):
+            self.fails(1, ["m.safetensors: w: row 33, column 5 is inf (1 such value in all)"], "sweep", "c.toml", "-o", "out.h5", "--memory", memory)
+
+    def test_the_first_tensor_that_fails_is_told(self):
+        tensors = {f"t{i:02}": floats([4, 32], [math.nan if i in (5, 6, 17) else 1.0] * 128) for i in range(40)}
+        write_safetensors(self.path("m.safetensors"), tensors)
+        self.write('[[input]]\nfile = "m.safetensors"\n[[quantize]]\n')
+        for threads in ("1", "2", "8"):
+            self.fails(1, ["m.safetensors: t05: row 0, column 0 is nan"], "sweep", "c.toml", "-o", f"{threads}.h5", "--threads", threads)
+
+    def test_rounded_values_are_told_once(self):
+        data = struct.pack("<64d", *(0.1 for _ in range(64)))
+        write_safetensors(self.path("m.safetensors"), {"w": Tensor("F64", [4, 16], data)})
+        self.write('[[input]]\nfile = "m.safetensors"\n[[quantize]]\nmethods = ["naive", "sse"]\n')
+        for memory in ("1G", "400"):
+            self.rows("--memory", memory)
+            self.assertEqual(self.words.count("w: 64 of 64 F64 values rounded"), 1, self.words)
+
+    def test_a_size_is_a_number_with_a_unit(self):
+        self.write('[[input]]\ndistribution = "normal"\nrows = 8\ncols = 32\n[[quantize]]\n')
+        for size in ("0", "-1G", "G", "3Q", "2GB", "1e30", "nan", "1g", ""):
+            self.fails(2, ["--memory"], "sweep", "c.toml", "-o", "out.h5", f"--memory={size}")
+        self.leaves("c.toml")
+
+    def test_a_file_of_96_mib_needs_half_of_that(self):
+        header = json.dumps({"w": {"dtype": "BF16", "shape": [12288, 4096], "data_offsets": [0, 96 << 20]}}).encode()
+        with open(self.path("m.safetensors"), "wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.truncate(8 + len(header) + (96 << 20))  # zeros, which take no room on the disk
+        self.write('[[input]]\nfile = "m.safetensors"\n[[quantize]]\nmethods = ["naive", "sse"]\n')
+        # A child's peak begins with its parent's, so the parent is a small one.
+        script = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        words = harness.command("sweep", "c.toml", "-o", "out.h5", "--memory", "12M", "--threads", "2")
+        outcome = subprocess.run([sys.executable, "-c", script, *words], cwd=self.folder, capture_output=True, text=True, check=True)
+        self.assertLess(int(outcome.stdout.split()[-1]), 48 << 10)  # KiB
 
 
 class Outputs(SweepCase):

@@ -81,7 +81,8 @@ class Rows : public testing::TempFolder {
     }
     const std::pair<std::int64_t, std::int64_t> outside[] = {{-1, 1}, {0, 6}, {5, 1}, {6, 0}, {2, -1}, {1, INT64_MAX}};
     for (const auto& [first, count] : outside) {
-      EXPECT_TRUE(says(error_of([&] { opened->read_rows(tensor, first, count); }), "has 5 rows")) << name;
+      EXPECT_TRUE(says(error_of([&, at = first, n = count] { opened->read_rows(tensor, at, n); }), "has 5 rows"))
+          << name;
     }
   }
 };
