@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "analysis/parts_record.hpp"
 #include "analysis/theory.hpp"
 
 namespace fp4scope::analysis {
@@ -124,68 +125,6 @@ std::vector<io::Column> sweep_columns() {
   return columns;
 }
 
-namespace {
-
-using Texts = std::map<std::string, std::string>;
-
-void add_profile(const std::string& path, const Profile& p, const std::string& unit, const Texts& attributes,
-                 io::Record& record) {
-  const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(p.count.size())};
-  const auto add = [&](const char* name, const io::Array& data, const std::string& what, const std::string& of) {
-    Texts texts = attributes;
-    texts["unit"] = of;
-    texts["description"] = what;
-    record.datasets.push_back({path + name, shape, data, texts});
-  };
-  add("_count", p.count, unit, unit);
-  add("_sse", p.sse, "sum of (wq - w)^2", "1");
-  add("_energy", p.energy, "sum of w^2", "1");
-  add("_bias", p.bias, "sum of |wq| - |w|", "1");
-}
-
-/// Values of the element's codes, in their order.
-std::string code_values(const formats::BlockFormat& format) {
-  std::string text;
-  for (std::uint32_t code = 0; code < format.element.code_count(); ++code) {
-    text += fmt::format("{}{}", code ? "," : "", formats::element_value(format, code));
-  }
-  return text;
-}
-
-void add_parts(const Result& r, const std::string& group, io::Record& record) {
-  const Parts& d = *r.parts;
-  std::vector<double> remaining;
-  for (const double left : d.causes.remaining) remaining.push_back(relative(r, left));
-  record.datasets.push_back(
-      {group + "cause_remaining",
-       {static_cast<std::int64_t>(remaining.size())},
-       remaining,
-       {{"unit", "1"},
-        {"description", "squared error / sum w^2 left when a set of steps is ideal, bit i: cause i"},
-        {"causes", fmt::format("{}", fmt::join(cause_names, ","))}}});
-  const formats::BlockFormat& format = *r.q.config.format;
-  const std::string normal = fmt::format("{}", first_normal_code(format.scale));
-  add_profile(group + "code", d.places.by_code, "elements", {{"values", code_values(format)}}, record);
-  add_profile(group + "ratio", d.places.by_ratio, "elements", {}, record);
-  add_profile(group + "position", d.places.by_position, "elements", {}, record);
-  add_profile(group + "column", d.places.by_column, "elements", {}, record);
-  add_profile(group + "row", d.places.by_row, "elements", {}, record);
-  add_profile(group + "scale_code", d.places.by_scale_code, "blocks",
-              {{"format", format.scale.name}, {"first_normal", normal}}, record);
-  if (!d.layer) return;
-  std::vector<double> inner;
-  for (const auto& row : d.layer->inner) {
-    for (const double x : row) inner.push_back(x == 0 ? 0 : x / d.layer->energy);
-  }
-  record.datasets.push_back(
-      {group + "layer_terms",
-       {layer_term_count, layer_term_count},
-       inner,
-       {{"unit", "1"}, {"description", "products of the output errors by weights, activations, both / |X W^T|^2"}}});
-}
-
-}  // namespace
-
 io::Record make_record(const Result& r, const std::vector<double>& block_sse, bool per_block) {
   io::Record record;
   for (const ColumnRow& column : column_rows) record.row.push_back(column.cell(r));
@@ -202,7 +141,7 @@ io::Record make_record(const Result& r, const std::vector<double>& block_sse, bo
                              {bins},
                              std::vector<std::int64_t>(r.m.moves.begin(), r.m.moves.end()),
                              {{"unit", "blocks"}, {"description", "blocks by scale_move_offsets"}}});
-  if (r.parts) add_parts(r, group, record);
+  if (r.parts) add_parts(*r.parts, *r.q.config.format, r.m.energy, group, record);
   if (!per_block) return record;
   const std::vector<std::int64_t> shape = {r.q.rows, r.q.blocks_per_row()};
   record.datasets.push_back(

@@ -3,7 +3,8 @@
     --check                        print nothing but what leaves its tolerance, and then exit 1: a test
     --figures DIR --program PROG   the page's own figures too, as SVG and CSV; theory curves come from `PROG theory`
 
-pages/NAME.py has page(rows) -> (text, what failed), and draw(rows, theory) -> plots where it has figures of its own.
+pages/NAME.py has page(rows) -> (text, what failed), and where it has figures or sentences from theory, draw(rows, theory) ->
+plots and finish(text, theory) -> text.
 """
 import argparse
 import importlib
@@ -31,11 +32,13 @@ def main():
         print(f"{options.name}: {line}", file=sys.stderr)
     if options.check:
         return 1 if failed else 0
+    theory = lambda *words: json.loads(subprocess.run([options.program, "theory", *words, "--json"], check=True,
+                                                      capture_output=True, text=True).stdout)["table"]
     if options.figures and hasattr(page, "draw"):
         from pages.figures import write_plots
-        theory = lambda *words: json.loads(subprocess.run([options.program, "theory", *words, "--json"], check=True,
-                                                          capture_output=True, text=True).stdout)
         write_plots(page.draw(rows, theory), options.figures)
+    if options.program and hasattr(page, "finish"):
+        text = page.finish(text, theory)
     print(text, end="")
     return 0
 

@@ -132,7 +132,6 @@ void search_by_lanes(const SearchTask& task, const SearchSpace& space, const flo
       result.count.candidates += scratch.count.candidates;
       result.count.exact += scratch.count.exact;
       result.count.wide += scratch.count.wide;
-      result.count.wide += scratch.count.wide;
       result.chose_second += scratch.chose_second;
     }
   }

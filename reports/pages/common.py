@@ -1,9 +1,11 @@
 """What the pages share: rows of a results file, Markdown, expected numbers with their tolerance."""
+from pathlib import Path
+
 import h5py
 
 
 def read_rows(path):
-    """The table as a list of dictionaries, with the histogram of scale moves where there is one."""
+    """The table as a list of dictionaries, with the histogram of scale moves where there is one, and the file's name."""
     decode = lambda value: value.decode() if isinstance(value, bytes) else value
     with h5py.File(path) as f:
         table = {name: column[:] for name, column in f["table"].items()}
@@ -12,7 +14,8 @@ def read_rows(path):
         runs = [decode(run) for run in table["run"]]
         moves = [dict(zip(f[f"runs/{run}/scale_move_offsets"][:], f[f"runs/{run}/scale_moves"][:])) if f"runs/{run}" in f else {}
                  for run in runs]
-    return [{**{name: decode(column[i]) for name, column in table.items()}, "moves": moves[i]} for i in range(len(runs))]
+    file = Path(path).stem
+    return [{**{name: decode(column[i]) for name, column in table.items()}, "moves": moves[i], "file": file} for i in range(len(runs))]
 
 
 def markdown(head, rows):
@@ -27,6 +30,11 @@ def percent(part, whole):
 def pick(rows, **wanted):
     """The rows whose columns have these values."""
     return [r for r in rows if all(r[name] == value for name, value in wanted.items())]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
 
 
 def one(rows, **wanted):

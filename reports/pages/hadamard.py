@@ -1,13 +1,8 @@
 """A rotation before quantization."""
-from pages.common import markdown, pick
+from pages.common import markdown, mean, pick
 
 SIZES = (0, 16, 32, 128)
 INPUTS = ("normal", "laplace", "outlier columns")
-
-
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def page(rows):

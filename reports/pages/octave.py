@@ -35,9 +35,31 @@ Relative squared error in 1e-2 on N(0, sigma^2), mean over 16 sigmas of one octa
 
 {markdown(["block", "method", "Q", "expected mean", "measured mean", "theory at these sigmas", "range over the octave"], table)}
 
-![error over the octave](octave.svg)
+![error over the octave](theory_sigma.svg)
 
-The points are measured, the curves are theory (`fp4scope theory`).
+The points are measured, the curves are theory (`fp4scope theory`). BEST
 
 ![octave mean against the threshold](threshold.svg)
 """, checks.failed
+
+
+def draw(rows, theory):
+    """The octave mean against the threshold: theory, and the measured rules on it."""
+    from pages.figures import curves_and_points
+    reach = [round(5.5 + 0.05 * i, 2) for i in range(63)]
+    found = theory("--format", "mxfp4", "--block", "16,32", "--octave", "--reach", ",".join(str(q) for q in reach))
+    lines, points = {}, {}
+    for block in (16, 32):
+        label = f"block {block}"
+        lines[label] = [(q, 100 * r["octave_mean"]) for q, r in zip(reach, (r for r in found if r["block"] == block))]
+        for method in ("rceil", "oas", "uos", "floor"):
+            errors = [100 * r["relative_mse"] for r in pick(rows, block=block, method=method)]
+            points.setdefault(label, []).append((float(THRESHOLD[method]), math.fsum(errors) / len(errors), method))
+    return [curves_and_points("threshold", "The best threshold", "", lines, points, lines, "threshold Q of 2^ceil(log2(amax / Q))",
+                              "mean relative squared error over an octave (%)")]
+
+
+def finish(text, theory):
+    best = theory("--format", "mxfp4", "--block", "16,32", "--best-reach")
+    words = " and ".join(f"{r['reach']:.2f} for blocks of {r['block']}" for r in best)
+    return text.replace("BEST", f"The best threshold of the octave's mean is {words}.")

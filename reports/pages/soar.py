@@ -1,13 +1,8 @@
 """SOAR's alternation, exact tensor scales, and a decoupled scale under squared error."""
-from pages.common import Checks, markdown, pick
+from pages.common import Checks, markdown, mean, pick
 
 # N(0, 1), relative squared error in 1e-3 by an independent program: naive, the alternation's fixed point, the exhaustive search.
 EXPECTED = {("naive", "amax"): 9.03, ("naive", "soar"): None, ("sse", "amax"): 6.59}
-
-
-def mean(values):
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def page(rows):
@@ -29,7 +24,7 @@ def page(rows):
     return f"""# SOAR: alternating scales, and decoupling them
 
 `fp4scope sweep reports/soar.toml -o soar.h5`. Relative squared error in 1e-3 on N(0, 1), NVFP4 block 16, mean over three
-samples of 4096 x 256.
+samples of 1024 x 256.
 
 {markdown(["block scales", "tensor scale", "error", "against naive, %"], table)}
 

@@ -83,6 +83,32 @@ const Case cases[] = {{"nvfp4", "naive", 16},
                       {"if4", "sse", 16},
                       {"if4", "naive", 8, "", "", true}};
 
+bool same(const Profile& a, const Profile& b) {
+  return a.count == b.count && a.sse == b.sse && a.energy == b.energy && a.bias == b.bias;
+}
+
+void expect_same(const std::optional<Parts>& got, const std::optional<Parts>& want, const std::string& which) {
+  ASSERT_EQ(got.has_value(), want.has_value()) << which;
+  if (!want) return;
+  EXPECT_TRUE(want->terms.adds_up) << which;
+  EXPECT_EQ(got->terms.error, want->terms.error) << which;
+  EXPECT_EQ(got->terms.log_inflation, want->terms.log_inflation) << which;
+  for (int i = 0; i < term_count * term_count; ++i) {
+    EXPECT_EQ(got->terms.inner[i / term_count][i % term_count], want->terms.inner[i / term_count][i % term_count]) << which;
+  }
+  EXPECT_EQ(got->causes.remaining, want->causes.remaining) << which;
+  EXPECT_TRUE(same(got->places.by_code, want->places.by_code)) << which;
+  EXPECT_TRUE(same(got->places.by_ratio, want->places.by_ratio)) << which;
+  EXPECT_TRUE(same(got->places.by_position, want->places.by_position)) << which;
+  EXPECT_TRUE(same(got->places.by_column, want->places.by_column)) << which;
+  EXPECT_TRUE(same(got->places.by_row, want->places.by_row)) << which;
+  EXPECT_TRUE(same(got->places.by_scale_code, want->places.by_scale_code)) << which;
+  ASSERT_TRUE(got->layer && want->layer) << which;
+  EXPECT_EQ(got->layer->error, want->layer->error) << which;
+  EXPECT_EQ(got->layer->inner[0][1], want->layer->inner[0][1]) << which;
+  EXPECT_EQ(got->layer->inner[1][0], want->layer->inner[1][0]) << which;
+}
+
 TEST(Pieces, give_the_codes_scales_and_sums_of_the_whole) {
   const Matrix m = sample(distribution());
   SyntheticActivations inputs;
@@ -103,6 +129,9 @@ TEST(Pieces, give_the_codes_scales_and_sums_of_the_whole) {
     const Quantized whole = quantize(config, m, "m", curvature);
     std::vector<double> block_sse;
     const Metrics expected = measure(m, whole, &a, output_energy(m, a), &block_sse);
+    RunSums at_once_sums({all_rows, &a, expected.output_error, false, true, &x});
+    at_once_sums.add(m, whole);
+    const std::optional<Parts> parts = at_once_sums.parts();
     for (const std::int64_t at_once : {std::int64_t{1}, std::int64_t{5}, std::int64_t{16}}) {
       const std::int64_t step = c.tiles ? std::int64_t{c.block} * (1 + at_once / 8) : at_once;
       std::vector<std::uint8_t> codes;
@@ -110,7 +139,7 @@ TEST(Pieces, give_the_codes_scales_and_sums_of_the_whole) {
       for (std::int64_t first = 0; first < all_rows; first += step) {
         reference = output_energy(rows_of(m, first, std::min(step, all_rows - first)), a, reference);
       }
-      RunSums sums(all_rows, &a, reference, true);
+      RunSums sums({all_rows, &a, reference, true, true, &x});
       for (std::int64_t first = 0; first < all_rows; first += step) {
         const Matrix piece = rows_of(m, first, std::min(step, all_rows - first));
         const Piece place = {survey, first};
@@ -130,6 +159,7 @@ TEST(Pieces, give_the_codes_scales_and_sums_of_the_whole) {
       EXPECT_EQ(q.hessian_hash, whole.hessian_hash) << which;
       EXPECT_EQ(sums.block_sse(), block_sse) << which;
       expect_same(sums.metrics(), expected, which);
+      expect_same(sums.parts(), parts, which);
     }
   }
 }

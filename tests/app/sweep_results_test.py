@@ -2,8 +2,9 @@
 
 the_published_tables_are_reproduced: reports/published.toml, every number within its tolerance (reports/page.py).
 the_divergence_of_recipes_is_reproduced: crosscheck --recipes on its own inputs, about a minute.
-the_results_follow_the_schema: that file and a sweep of every format and method with per-block datasets, held against
-    notebooks-data/schema.md, and damaged copies refused (tests/analysis/schema_test.py).
+the_literature_is_reproduced: the reports' other sweeps of distributions, every number within its tolerance.
+the_results_follow_the_schema: that file, a sweep of every format and method with per-block datasets and one that decomposes,
+    held against notebooks-data/schema.md, and damaged copies refused (tests/analysis/schema_test.py).
 """
 import os
 import subprocess
@@ -12,6 +13,9 @@ import tempfile
 import unittest
 
 PROGRAM, REPOSITORY = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+
+LITERATURE = ("decomposition", "paradox", "octave", "distributions", "scale_formats", "soar", "hadamard", "stochastic",
+              "equal_bits", "corrections")
 
 EVERYTHING = """
 per_block = true
@@ -32,6 +36,34 @@ blocks = [16, 32]
 methods = ["naive", "static6", "static4", "4over6", "sse", "exhaustive", "hessian", "floor", "ceil", "even", "rceil"]
 select = ["mse", "mae", "absmax"]
 tensor_scale = ["amax", "none", 0.01]
+"""
+
+# Everything that is written on request or varies besides: terms, causes, places, seeds, rotations, roundings, recipes.
+DECOMPOSED = """
+decompose = true
+per_block = true
+[[input]]
+distribution = "normal"
+rows = 32
+cols = 80
+sigma = [0.01, 1]
+seed = [1, 2]
+[[input]]
+distribution = "uniform"
+rows = 2
+cols = 16
+sigma = 0
+[activations]
+tokens = 16
+[[quantize]]
+formats = ["nvfp4", "mxfp4", "nvint4", "if4", "mxfp6_e2m3", "mxfp8_e4m3", "mxint8"]
+methods = ["naive", "4over6", "sse", "rceil", "prevent_zero", "macro", "residual", "hessian", "ms_eden"]
+tensor_scale = ["amax", "none"]
+[[quantize]]
+rounding = ["rne", "stochastic", "stochastic_unbiased"]
+hadamard = [0, 16]
+block_2d = [false, true]
+recipe = ["exact", "te", "qwantize"]
 """
 
 
@@ -62,6 +94,15 @@ class SweepResults(unittest.TestCase):
         run(sys.executable, os.path.join(REPOSITORY, "reports", "page.py"), "published", out, "--check")
         self.check_schema(out)
 
+    def test_the_literature_is_reproduced(self):
+        import numpy
+        os.environ["FP4SCOPE_IDENTITY"] = os.path.join(self.folder.name, "identity.npy")
+        numpy.save(os.environ["FP4SCOPE_IDENTITY"], numpy.eye(256, dtype=numpy.float32))
+        for name in LITERATURE:
+            with self.subTest(name):
+                out = self.sweep(os.path.join(REPOSITORY, "reports", name + ".toml"))
+                run(sys.executable, os.path.join(REPOSITORY, "reports", "page.py"), name, out, "--check")
+
     def test_the_divergence_of_recipes_is_reproduced(self):
         out = os.path.join(self.folder.name, "recipes.h5")
         run(PROGRAM, "crosscheck", "--recipes", "--brief", "-o", out)
@@ -69,9 +110,10 @@ class SweepResults(unittest.TestCase):
 
     def test_the_results_follow_the_schema(self):
         config = os.path.join(self.folder.name, "everything.toml")
-        with open(config, "w") as f:
-            f.write(EVERYTHING)
-        self.check_schema(self.sweep(config))
+        for text in (EVERYTHING, DECOMPOSED):
+            with open(config, "w") as f:
+                f.write(text)
+            self.check_schema(self.sweep(config))
 
 
 if __name__ == "__main__":
