@@ -26,7 +26,7 @@ RunSums::RunSums(const RunWishes& wishes)
     : wishes_(wishes), metrics_(wishes.activations, wishes.reference_output_energy) {}
 
 void RunSums::start(const Matrix& original, const Quantized& q) {
-  if (!wishes_.decompose || !q.macro.empty() || q.residual) return;
+  if (!wishes_.decompose || q.config.method->corrects()) return;
   places_.emplace(q.config, wishes_.rows, original.cols);
   if (wishes_.inputs) inputs_ = quantize_inputs(q.config, *wishes_.inputs);
 }

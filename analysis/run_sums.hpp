@@ -26,7 +26,7 @@ struct RunWishes {
   const Activations* activations = nullptr;  ///< of output errors; null without
   double reference_output_energy = 0;        ///< of the whole original
   bool per_block = false;                    ///< scales and squared errors of all blocks are kept
-  bool decompose = false;                    ///< Parts; of corrections, whose values are not codes times scales, none
+  bool decompose = false;                    ///< Parts; none of corrections, whose values are not codes times scales
   const Matrix* inputs = nullptr;            ///< X [tokens, cols] for Parts::layer; null without
 };
 

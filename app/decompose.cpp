@@ -147,6 +147,10 @@ void print_all(const std::vector<analysis::Decomposition>& tensors, bool all) {
 int run(Words& words, bool json) {
   analysis::DecomposeOptions& o = words.options;
   o.config = analysis::parse_config(o.words, analysis::load_formats(words.formats));
+  if (o.config.method->corrects()) {
+    throw UsageError("--scale", std::string(o.config.method->name) + "'s values are not codes times scales",
+                     "a sweep measures them");
+  }
   if (words.seed && o.config.rounding != formats::Rounding::stochastic && !o.config.method->random()) {
     throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
   }

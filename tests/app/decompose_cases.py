@@ -127,6 +127,7 @@ class Decompose(Case):
         base = ["decompose", "in.safetensors", "--format", "nvfp4"]
         self.fails(2, ["--scale", "hessian needs the layer's inputs", "--activations"], *base, "--scale", "hessian")
         self.fails(2, ["--seed", "no effect"], *base, "--seed", "3")
+        self.fails(2, ["macro", "a sweep"], "decompose", "in.safetensors", "--format", "mxfp4", "--scale", "macro")
         self.fails(2, ["'nvp4'", "'nvfp4'"], "decompose", "in.safetensors", "--format", "nvp4")
         self.fails(2, "--format", "decompose", "in.safetensors")
         self.fails(1, ["no tensor to decompose is matched by nothing"], *base, "--tensor", "nothing")

@@ -1,0 +1,178 @@
+"""Figures of what error can be had: at how many bits, and what theory expects."""
+import math
+import re
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .estimates import NORMAL_QUANTILE, scores
+from .groups import by_tensor, format_name, grouped, shorten, tensor_key, tensors
+from .style import FAINT, INK, Plot, dot, grid_axes, log_range, looks, method_legend, styled
+
+PANELS = 24
+
+
+# Bits against error
+
+def bit_points(results):
+    """[(bits, error, tensors, group, variant)] with the relative squared error over tensors."""
+    if results.column("bits_per_weight") is None:
+        return []
+    points = []
+    for g, variants in grouped(results).items():
+        for v, s in scores(results, "weight_error", g, variants).items():
+            bits = by_tensor(results, variants[v], "bits_per_weight")
+            if s.tensors and s.value > 0 and bits:
+                points.append((math.fsum(bits.values()) / len(bits), s.value**2, s.tensors, g, v))
+    return points
+
+
+def frontier(points):
+    """The points that no other beats in both bits and error, from few bits to many."""
+    best, out = math.inf, []
+    for point in sorted(points, key=lambda p: p[:2]):
+        if point[1] < best:
+            best = point[1]
+            out.append(point)
+    return out
+
+
+@styled
+def pareto_plot(results):
+    """Bits of a weight against the relative squared error, every format, block and method; None for fewer than two points."""
+    points = bit_points(results)
+    if len(points) < 2:
+        return None
+    count = len(tensors(results))
+    front = frontier([p for p in points if p[2] == count] or points)
+    look = looks(results)
+    figure, (ax,) = grid_axes(1, 6.4, 4.3)
+    for bits, error, have, _, v in points:
+        style = dot(*look[v], size=6.0, alpha=0.9)
+        if have < count:
+            style.update(markerfacecolor="none", markeredgecolor=look[v][0], markeredgewidth=1.1)
+        ax.plot([bits], [error], **style)
+    x, y = [p[0] for p in front], [p[1] for p in front]
+    ax.step(x, y, where="post", color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
+    ax.set(yscale="log", xlabel="bits per weight, scales included", ylabel="relative squared error |Wq − W|² / |W|²")
+    ax.grid()
+    log_range(ax.yaxis, [p[1] for p in points])
+    ax.margins(x=0.12)
+    label_front(ax, front)
+    extra = [(Line2D([], [], color=INK, linewidth=1.0, linestyle=(0, (4, 2))), "least error at these bits")]
+    if any(p[2] < count for p in points):
+        extra.append((Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=INK), "not run on every tensor"))
+    method_legend(figure, [p[4] for p in points], look, extra=extra)
+    caption = ("Every format, block and method: a colour and a mark are a method, over all tensors. Points on the dashed frontier are named: "
+               "nothing run here has less error with as few bits. Bits count codes, block scales and the tensor scale.")
+    data = [[*p[3], *p[4].cells, p[0], p[1], p[2], int(p in front)] for p in points]
+    return Plot("pareto", "Bits against error", caption, figure,
+                ["format", "block", "method", "settings", "bits_per_weight", "relative_mse", "tensors", "on_frontier"], data)
+
+
+def label_front(ax, front):
+    """Names below and left of the frontier, where no point can lie, each moved down until it is clear of those before it."""
+    taken = []
+    ax.figure.draw_without_rendering()
+    place = ax.transData.transform([(p[0], p[1]) for p in front]) * 72 / ax.figure.dpi
+    for (x, y), point in zip(place, front):
+        *_, g, v = point
+        text = shorten(f"{format_name(g[0])}/{g[1]} {v.label}", 40)
+        width, top = 4.4 * len(text), y - 7
+        while any(left < x and x - width < right and abs(top - other) < 9 for left, right, other in taken):
+            top -= 2
+        taken.append((x - width, x, top))
+        line = dict(arrowstyle="-", color=FAINT, linewidth=0.5, shrinkA=0, shrinkB=3) if y - top > 12 else None
+        ax.annotate(text, point[:2], (-3, top - y), textcoords="offset points", ha="right", va="center", fontsize=7.5, arrowprops=line)
+
+
+# Theory
+
+SIGMA = re.compile(r" sigma [^ ]+$")
+
+
+
+def theory_points(results):
+    """[(family, tensor, group, variant, sigma, measured, low, high, expected)]: means over seeds, with the interval of the mean."""
+    if results.column("expected_relative_mse") is None:
+        return []
+    points = []
+    for g, variants in grouped(results).items():
+        for v, rows in variants.items():
+            measured, expected = (by_tensor(results, rows, c) for c in ("relative_mse", "expected_relative_mse"))
+            sigma = by_tensor(results, rows, "sigma")
+            for k in [k for k in expected if k in measured and expected[k] > 0 and measured[k] > 0]:
+                half = half_width(results, [i for i in rows if tensor_key(results, i) == k])
+                family = SIGMA.sub("", k[0])
+                points.append((family, k, g, v, sigma.get(k, math.nan), measured[k], measured[k] - half, measured[k] + half, expected[k]))
+    return points
+
+
+def half_width(results, rows):
+    """Half the 95 % interval of the mean over seeds, as blocks vary; 0 where the file does not tell."""
+    errors = [float(results.table["relative_mse_error"][i]) for i in rows] if "relative_mse_error" in results.table else [math.nan]
+    squares = math.fsum(e * e for e in errors)
+    return NORMAL_QUANTILE * math.sqrt(squares) / len(errors) if math.isfinite(squares) else 0.0
+
+
+def curves(points, axis):
+    """{panel: {line: [(x, measured, low, high, expected)]}} with two or more x; block: a line per input, sigma: a line per block."""
+    panels = {}
+    for family, key, g, v, sigma, *numbers in points:
+        if axis == "sigma" and not (sigma > 0):
+            continue
+        panel = (g[0], key) if axis == "block" else (g[0], (family, key[1]))
+        line, x = ((v, None), g[1]) if axis == "block" else ((v, g[1]), sigma)
+        panels.setdefault(panel, {}).setdefault(line, []).append((x, *numbers))
+    panels = {p: {line: sorted(xs) for line, xs in lines.items() if len({x[0] for x in xs}) > 1} for p, lines in panels.items()}
+    return {p: lines for p, lines in panels.items() if lines}
+
+
+@styled
+def theory_plot(results, axis="block"):
+    """Measured errors on the curves that theory expects, along blocks or sigma; None where fewer than two lie on any."""
+    panels = curves(theory_points(results), axis)
+    if not panels:
+        return None
+    look = looks(results)
+    shown = dict(list(panels.items())[:PANELS])
+    figure, axes = grid_axes(len(shown), 3.1, 2.7, columns=2)
+    names = {key for _, key in shown}
+    for ax, ((form, key), lines) in zip(axes, shown.items()):
+        draw_theory(ax, lines, look, axis)
+        ax.set_title(format_name(form) + (f", {shorten(key[0], 24)}" if len(names) > 1 else ""))
+    label = "elements in a block" if axis == "block" else "standard deviation of the weights"
+    figure.supxlabel(label, fontsize=9)
+    figure.supylabel("relative squared error |Wq − W|² / |W|²", fontsize=9)
+    extra = [(Line2D([], [], color=INK, linewidth=1.2), "expected")]
+    method_legend(figure, [v for lines in shown.values() for v, _ in lines], look, extra=extra)
+    caption = ("A line is the error that theory expects of a normal distribution, a mark the measured one (the mean over seeds) with its 95 % "
+               "interval. " + ("" if axis == "block" else "Lines carry their block size. ")
+               + (f"The first {PANELS} panels are drawn." if len(shown) < len(panels) else "")).strip()
+    data = [[form, *key, *v.cells, "" if block is None else block, *x] for (form, key), lines in panels.items()
+            for (v, block), xs in lines.items() for x in xs]
+    return Plot(f"theory_{axis}", f"Theory and measurement along {'blocks' if axis == 'block' else 'the standard deviation'}", caption, figure,
+                ["format", "input", "tensor", "method", "settings", "block_of_line", axis, "measured", "low", "high", "expected"], data)
+
+
+def draw_theory(ax, lines, look, axis):
+    """One panel, both axes logarithmic."""
+    for (v, block), xs in lines.items():
+        colour, marker = look[v]
+        x, measured, low, high, expected = zip(*xs)
+        ax.plot(x, expected, color=colour, linewidth=1.2)
+        ax.vlines(x, low, high, color=colour, linewidth=1.2)
+        ax.plot(x, measured, **dot(colour, marker, 4.6))
+        if block is not None:
+            ax.annotate(str(block), (x[-1], expected[-1]), (4, 0), textcoords="offset points", va="center", fontsize=7, color=colour)
+    every = [xs for line in lines.values() for xs in line]
+    ax.set(xscale="log", yscale="log")
+    log_range(ax.yaxis, [y for _, measured, *_, expected in every for y in (measured, expected)])
+    if axis == "block":
+        blocks = sorted({x[0] for x in every})
+        ax.xaxis.set_major_locator(FixedLocator(blocks))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        log_range(ax.xaxis, [x[0] for x in every])
+    ax.grid()
