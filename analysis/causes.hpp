@@ -55,7 +55,8 @@ struct Causes {
   std::array<double, cause_count> shapley() const;   ///< the average over all 7! orders; adds up
 };
 
-/// Sums of one tensor whose method is no correction (values are scales times elements), fed in pieces from its first row to its last; of square blocks whole rows of them at a time.
+/// Sums of one tensor whose method is no correction (values are scales times elements), fed in pieces from its first
+/// row to its last; of square blocks whole rows of them at a time.
 class CauseSums {
  public:
   /// `original` [rows, unpadded columns] and what it became, finite. `q.amax` and `q.tensor_scale` are the whole

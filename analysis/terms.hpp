@@ -49,7 +49,8 @@ struct Terms {
   double cosine(Term a, Term b) const;  ///< NaN where one of them is zero
 };
 
-/// Exact sums of one tensor whose method is no correction (values are scales times elements), fed in pieces. 2^40 elements at most.
+/// Exact sums of one tensor whose method is no correction (values are scales times elements), fed in pieces. 2^40
+/// elements at most.
 class TermSums {
  public:
   TermSums();

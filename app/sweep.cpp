@@ -5,8 +5,10 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "app/app.hpp"
 #include "app/default_sweep.hpp"
@@ -43,17 +45,36 @@ class Row {
 
 std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.2f}", 100 * x); }
 
+/// The tensor, with its seed where an input has several, and its rotation.
+std::string tensor_text(const Row& r, bool seeded) {
+  const std::string input = r.text("input"), name = r.text("tensor");
+  return (input == name ? input : input + ":" + name) + (seeded ? fmt::format(" seed {}", r.integer("seed")) : "") +
+         (r.integer("hadamard") ? fmt::format(" hadamard {}", r.integer("hadamard")) : "");
+}
+
+/// The method, and what is not as usual about it.
+std::string method_text(const Row& r) {
+  std::string text = r.text("method");
+  if (!r.text("select").empty()) text += " " + r.text("select");
+  if (r.text("recipe") != "exact") text += " " + r.text("recipe");
+  if (r.text("rounding") != "rne") text += " " + r.text("rounding");
+  return text + (r.integer("block_2d") ? " 2-D" : "");
+}
+
 void print_table(const io::Table& table) {
+  std::map<std::string, std::set<std::int64_t>> seeds;  // of each input
+  for (std::size_t i = 0; i < table.rows.size(); ++i) {
+    const Row r(table, i);
+    seeds[r.text("input")].insert(r.integer("seed"));
+  }
   std::vector<std::vector<std::string>> rows;
   for (std::size_t i = 0; i < table.rows.size(); ++i) {
     const Row r(table, i);
-    rows.push_back({r.text("input") == r.text("tensor") ? r.text("input") : r.text("input") + ":" + r.text("tensor"),
-                    fmt::format("{}x{}", r.integer("rows"), r.integer("cols")), r.text("format"),
-                    fmt::format("{}", r.integer("block")),
-                    r.text("method") + (r.text("select").empty() ? "" : " " + r.text("select")),
-                    r.text("tensor_scale_rule"), percent(r.real("weight_error")), percent(r.real("output_error")),
-                    fmt::format("{:.2f}", r.real("sqnr_db")), percent(r.real("moved_share")),
-                    fmt::format("{:.3f}", r.real("bits_per_weight"))});
+    rows.push_back(
+        {tensor_text(r, seeds[r.text("input")].size() > 1), fmt::format("{}x{}", r.integer("rows"), r.integer("cols")),
+         r.text("format"), fmt::format("{}", r.integer("block")), method_text(r), r.text("tensor_scale_rule"),
+         percent(r.real("weight_error")), percent(r.real("output_error")), fmt::format("{:.2f}", r.real("sqnr_db")),
+         percent(r.real("moved_share")), fmt::format("{:.3f}", r.real("bits_per_weight"))});
   }
   fmt::print("{}", text_table({"tensor", "shape", "format", "block", "method", "t.scale", "weight err %",
                                "output err %", "SQNR dB", "moved %", "bits"},

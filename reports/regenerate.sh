@@ -11,13 +11,11 @@ trap 'rm -rf "$work"' EXIT
 export FP4SCOPE_IDENTITY="$work/identity.npy"  # X of soar.toml: H = X^T X = I
 "$python" -c "import numpy, sys; numpy.save(sys.argv[1], numpy.eye(256, dtype=numpy.float32))" "$FP4SCOPE_IDENTITY"
 
-# The figures that a page shows, from the report or the page's own.
+# The figures that a page shows, from the report or the page's own, and the tables that it names.
 keep_figures() {
-  for figure in $(grep -o '([a-z_]*\.svg)' "$1/README.md" | tr -d '()'); do
-    for from in "$work/$1/figures" "$work/$1"; do
-      [ ! -f "$from/$figure" ] || cp "$from/$figure" "$from/${figure%.svg}.csv" "$1/"
-    done
-    [ -f "$1/$figure" ] || { echo "$1/README.md shows $figure, which nothing made" >&2; exit 1; }
+  for figure in $(grep -o '([a-z_]*\.\(svg\|csv\))' "$1/README.md" | tr -d '()'); do
+    [ -f "$work/$1/figures/$figure" ] || { echo "$1/README.md shows $figure, which nothing made" >&2; exit 1; }
+    cp "$work/$1/figures/$figure" "$work/$1/figures/${figure%.*}.csv" "$1/"
   done
 }
 
@@ -39,6 +37,14 @@ searches() {
   "$(dirname "$program")/tests/joint_table" 64 512 > searches/joint.md
 }
 
+claims() {
+  for sweep in decomposition distributions hadamard stochastic scale_formats; do
+    [ -f "$work/$sweep.h5" ] || "$program" sweep "$sweep.toml" -o "$work/$sweep.h5" >/dev/null
+  done
+  "$python" page.py claims "$work/decomposition.h5" "$work/distributions.h5" "$work/hadamard.h5" "$work/stochastic.h5" \
+    "$work/scale_formats.h5" > claims.md
+}
+
 recipes() {
   mkdir -p recipes
   "$program" crosscheck --recipes -o "$work/recipes.h5" > recipes/crosscheck.txt
@@ -51,10 +57,10 @@ recipes() {
 }
 
 [ $# -gt 0 ] || set -- published silero decomposition paradox octave distributions scale_formats soar hadamard stochastic \
-  equal_bits corrections searches recipes
+  equal_bits corrections claims searches recipes
 for name in "$@"; do
   case $name in
-    searches | recipes) $name ;;
+    searches | recipes | claims) $name ;;
     *) page_of_sweep "$name" ;;
   esac
 done

@@ -19,6 +19,16 @@ on the activations that `hessian` was given, so its gain is the most that they a
 ![weight error](weight_error.svg)
 ![output error against weight error](output_error.svg)
 
+What foretells the output error: the weights' error, or what the blocks would lose if their errors did not interact (all numbers:
+[correlations.csv](correlations.csv); every method against naive, tensor by tensor, with intervals: [pairs.csv](pairs.csv)).
+
+![proxies](proxies.svg)
+
+Where the error comes from, over all tensors: the terms, which overlap, and the steps, which add up.
+
+![terms](terms.svg)
+![causes](causes.svg)
+
 {markdown(head, table)}
 """
     return text, []

@@ -94,7 +94,8 @@ void expect_same(const std::optional<Parts>& got, const std::optional<Parts>& wa
   EXPECT_EQ(got->terms.error, want->terms.error) << which;
   EXPECT_EQ(got->terms.log_inflation, want->terms.log_inflation) << which;
   for (int i = 0; i < term_count * term_count; ++i) {
-    EXPECT_EQ(got->terms.inner[i / term_count][i % term_count], want->terms.inner[i / term_count][i % term_count]) << which;
+    EXPECT_EQ(got->terms.inner[i / term_count][i % term_count], want->terms.inner[i / term_count][i % term_count])
+        << which;
   }
   EXPECT_EQ(got->causes.remaining, want->causes.remaining) << which;
   EXPECT_TRUE(same(got->places.by_code, want->places.by_code)) << which;
