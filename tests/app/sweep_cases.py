@@ -153,11 +153,41 @@ class WhatItRuns(SweepCase):
         """Each `# key = value` line, put into effect, is a key that the sweep knows."""
         text = self.succeeds("sweep", "--show-default").stdout
         for key in re.findall(r"(?m)^# (\w+) = ", text):
-            self.assertIn(key, {"file", "tensors", "exclude", "tensor", "inputs", "select", "tensor_scale", "scale_max"})
-        grid = re.sub(r"(?m)^# ((inputs|select|tensor_scale|scale_max) = )", r"\1", text)
+            self.assertIn(key, {"file", "tensors", "exclude", "tensor", "inputs", "select", "tensor_scale", "scale_max", "recipe", "rounding",
+                                "hadamard", "block_2d"})
+        grid = re.sub(r"(?m)^# ((inputs|select|tensor_scale|scale_max|recipe|rounding|hadamard|block_2d) = )", r"\1", text)
         self.assertNotEqual(grid, text)
         self.write(re.sub(r"(?m)^(rows|cols|tokens) = \d+", r"\1 = 32", grid))
         self.rows()
+
+
+class Axes(SweepCase):
+    """Sigma, seed, rotation, recipe, rounding and square blocks as axes; where errors come from, on request."""
+
+    def test_rows_of_every_axis_tell_themselves_apart(self):
+        self.write('decompose = true\n[[input]]\nname = "n"\ndistribution = "normal"\nrows = 16\ncols = 64\nsigma = [0.5, 2]\nseed = [3, 4]\n'
+                   '[[quantize]]\nrecipe = ["exact", "te"]\nhadamard = [0, 16]\n[[quantize]]\nrounding = "stochastic"\nblock_2d = true\n')
+        rows = self.rows()
+        names = ("input", "seed", "sigma", "hadamard", "recipe", "rounding", "block_2d")
+        self.assertEqual(len({tuple(r[name] for name in names) for r in rows}), len(rows))
+        self.assertEqual(len(rows), 2 * 2 * (2 * 2 + 1))
+        self.assertEqual({(r["input"], r["sigma"]) for r in rows}, {("n sigma 0.5", 0.5), ("n sigma 2", 2.0)})
+        self.assertEqual({r["seed"] for r in rows}, {3, 4})
+        hashes = {(r["sigma"], r["seed"], r["hadamard"], r["input_hash"]) for r in rows}
+        self.assertEqual(len(hashes), 8)
+        for r in rows:
+            self.assertEqual(r["chain"], int(r["recipe"] == "exact" and r["rounding"] == "rne"))
+            self.assertGreater(r["cause_grid"], 0)
+            self.assertLessEqual(r["relative_mse_low"], r["relative_mse"])
+
+    def test_without_decompose_there_are_no_terms(self):
+        self.write('[[input]]\ndistribution = "normal"\nrows = 16\ncols = 64\n[[quantize]]\nmethods = ["naive", "sse"]\n')
+        naive, sse = self.rows()
+        self.assertIsNone(naive["grid_noise_term"])
+        self.assertEqual(naive["naive_ratio"], 1)
+        self.assertLess(sse["naive_ratio_high"], 1)
+        self.assertIsNone(sse["expected_relative_mse"])
+        self.assertLess(abs(naive["expected_relative_mse"] / naive["relative_mse"] - 1), 0.2)
 
 
 class Files(SweepCase):
