@@ -1,17 +1,19 @@
-// fp4scope report OUT.h5 -o DIR: figures and a self-contained page, by notebooks-data/report.py, which is built in.
+// fp4scope report OUT.h5 -o DIR: figures and a self-contained page, by notebooks-data/, which is built in as a zip.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "app/app.hpp"
-#include "app/report_script.hpp"
+#include "app/report_zip.hpp"
 #include "formats/error.hpp"
 
 namespace fp4scope::app {
@@ -24,13 +26,14 @@ int wait_for(pid_t child) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/// Runs `python -c "import h5py, matplotlib"`, silently.
+/// Whether python imports h5py and matplotlib, silently; not from the current folder, where a zip does not look either.
 bool can_report(const std::string& python) {
+  const char* code = "import sys; sys.path = [p for p in sys.path if p]; import h5py, matplotlib";
   const pid_t child = fork();
   if (child == 0) {
     const int null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3; ++fd) dup2(null, fd);
-    execlp(python.c_str(), python.c_str(), "-c", "import h5py, matplotlib", nullptr);
+    execlp(python.c_str(), python.c_str(), "-c", code, nullptr);
     _exit(127);
   }
   return child > 0 && wait_for(child) == 0;
@@ -47,30 +50,34 @@ std::string find_python() {
               "apt-get install python3-h5py python3-matplotlib, or FP4SCOPE_PYTHON=/path/to/python3");
 }
 
-/// The script goes in through standard input: `python3 - ARGUMENTS`.
-int run_script(const std::string& python, const std::vector<std::string>& arguments) {
-  int ends[2];
-  if (pipe(ends) != 0) throw Error("report", "no pipe");
+/// The zip as a file without a name: it goes when the last process that has it open ends, however that happens.
+int open_zip() {
+  const int file = memfd_create("report.zip", 0);
+  if (file < 0) throw Error("report", "no memory file", std::strerror(errno));
+  std::string_view rest = report_zip;
+  while (!rest.empty()) {
+    const ssize_t n = write(file, rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) throw Error("report", "no memory for the report's files");
+    rest.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return file;
+}
+
+/// `python3 ZIP ARGUMENTS`: Python runs the zip's __main__.py.
+int run_zip(const std::string& python, const std::vector<std::string>& arguments) {
+  const int file = open_zip();
+  const std::string path = fmt::format("/proc/self/fd/{}", file);
+  std::vector<char*> argv = {const_cast<char*>(python.c_str()), const_cast<char*>(path.c_str())};
+  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
   const pid_t child = fork();
   if (child < 0) throw Error("report", "no process");
   if (child == 0) {
-    dup2(ends[0], STDIN_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    std::vector<char*> argv = {const_cast<char*>(python.c_str()), const_cast<char*>("-")};
-    for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
     execvp(python.c_str(), argv.data());
     _exit(127);
   }
-  close(ends[0]);
-  std::string_view rest = report_script;
-  while (!rest.empty()) {
-    const ssize_t n = write(ends[1], rest.data(), rest.size());
-    if (n <= 0) break;
-    rest.remove_prefix(static_cast<std::size_t>(n));
-  }
-  close(ends[1]);
+  close(file);
   return wait_for(child);
 }
 
@@ -87,7 +94,7 @@ void add_report(CLI::App& app, Context& context) {
   command->callback([words, &context] {
     if (access(words->in.c_str(), R_OK) != 0)
       throw Error(words->in, "can't be read", "give the results file of a sweep");
-    context.exit_code = run_script(find_python(), {words->in, "-o", words->out});
+    context.exit_code = run_zip(find_python(), {words->in, "-o", words->out});
     const nlohmann::json j = {{"page", words->out + "/index.html"}};
     if (context.exit_code == 0 && context.common.json)
       fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));

@@ -19,16 +19,22 @@ keep_figures() {
   done
 }
 
+sweep_once() {
+  [ -f "$work/$1.h5" ] || "$program" sweep "$1.toml" -o "$work/$1.h5" >/dev/null
+}
+
 page_of_sweep() {
   case $1 in
     silero) [ -f "${FP4SCOPE_SHARED:-}/data/silero_vad_16k.safetensors" ] || { echo "silero skipped: FP4SCOPE_SHARED"; return; } ;;
   esac
-  "$program" sweep "$1.toml" -o "$work/$1.h5" >/dev/null
+  sweep_once "$1"
   "$program" report "$work/$1.h5" -o "$work/$1"
   mkdir -p "$1"
   rm -f "$1"/*.svg "$1"/*.csv
   cp "$work/$1/table.csv" "$1/"
-  "$python" page.py "$1" "$work/$1.h5" --figures "$work/$1" --program "$program" > "$1/README.md"
+  more=""
+  [ "$1" != decomposition ] || { sweep_once octave; more="$work/octave.h5"; }
+  "$python" page.py "$1" "$work/$1.h5" $more --figures "$work/$1" --program "$program" > "$1/README.md"
   keep_figures "$1"
 }
 
@@ -38,11 +44,8 @@ searches() {
 }
 
 claims() {
-  for sweep in decomposition distributions hadamard stochastic scale_formats; do
-    [ -f "$work/$sweep.h5" ] || "$program" sweep "$sweep.toml" -o "$work/$sweep.h5" >/dev/null
-  done
-  "$python" page.py claims "$work/decomposition.h5" "$work/distributions.h5" "$work/hadamard.h5" "$work/stochastic.h5" \
-    "$work/scale_formats.h5" > claims.md
+  for sweep in octave distributions hadamard stochastic scale_formats; do sweep_once $sweep; done
+  (cd "$work" && "$python" "$OLDPWD/page.py" claims octave.h5 distributions.h5 hadamard.h5 stochastic.h5 scale_formats.h5) > claims.md
 }
 
 recipes() {

@@ -7,7 +7,8 @@ import numpy as np
 SETTINGS = ("select", "recipe", "rounding", "tensor_scale_rule", "scale_max", "hadamard", "block_2d", "activations")
 NOT_SETTINGS = ("run", "input", "tensor", "dtype", "format", "method")
 FORMATS = ("nvfp4", "mxfp4", "nvint4", "if4", "mxint4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "mxint8")
-METHODS = ("naive", "static6", "static4", "floor", "ceil", "even", "rceil", "4over6", "scalesweep", "ms_eden", "sse", "exhaustive",
+METHODS = ("naive", "static6", "static4", "prevent_zero", "floor", "ceil", "even", "rceil", "oas", "uos", "4over6", "4over6_prevent_zero",
+           "macro", "macro_search", "macro_oas_search", "residual_half", "residual", "scalesweep", "ms_eden", "sse", "exhaustive",
            "closed_form", "coordinate", "decoupled", "joint", "hessian", "hessian_row", "hessian_row_fast", "hessian_row_joint",
            "gptq", "gptq_sse", "gptq_hessian", "gptq_feedback", "gptq_joint", "gptq_ordered")
 NAIVE_NAMES = {"nvfp4": "static6", "nvint4": "static6", "mxfp4": "floor"}  # what naive is called where it is not listed

@@ -10,7 +10,7 @@ from .groups import grouped, is_naive, tensor_key, title_of
 from .style import FAINT, INK, Plot, dot, grid_axes, looks, method_legend, paired_axes, styled
 
 LINES = 5    # methods in a panel
-PANELS = 24
+PANELS = 12
 
 
 def pooled(results, rows, place):

@@ -19,6 +19,9 @@ from .groups import METHODS as METHOD_ORDER
 # Colour and marker per method, the same in every figure. Every colour stands out against a light and, after `dark`, a dark sheet.
 METHODS = {
     "naive": ("#333333", "o"), "static6": ("#7d7d7d", "s"), "static4": ("#bd7b00", "D"), "floor": ("#87871e", "v"),
+    "prevent_zero": ("#a8327e", ">"), "4over6_prevent_zero": ("#5a4fcf", "H"), "oas": ("#2e7d54", "<"), "uos": ("#b3446c", ">"),
+    "macro": ("#8a5a00", "s"), "macro_search": ("#8a5a00", "D"), "macro_oas_search": ("#8a5a00", "d"), "residual": ("#4f7fb0", "8"),
+    "residual_half": ("#4f7fb0", "h"),
     "ceil": ("#d55e00", "^"), "even": ("#c2619a", "P"), "rceil": ("#882255", "X"), "4over6": ("#2f8fca", "h"),
     "scalesweep": ("#6478c8", "<"), "ms_eden": ("#a0522d", ">"), "sse": ("#0064a8", "d"), "exhaustive": ("#332288", "*"),
     "closed_form": ("#5b8c00", "^"), "coordinate": ("#117733", "v"), "decoupled": ("#7a6a2b", "P"), "joint": ("#00666b", "X"),

@@ -11,7 +11,7 @@ def decibel(after, before):
 def page(rows):
     of = lambda file, **wanted: pick(rows, file=file, **wanted)
     error = lambda file, **wanted: mean(r["relative_mse"] for r in of(file, **wanted))
-    octave = [r for r in rows if r["file"] == "decomposition" and r["input"].startswith("octave")]
+    octave = of("octave", block=32, method="rceil")
     span = lambda values: f"{min(values):.3f} .. {max(values):.3f}"
     scale = span([r["scale_bias_term"] / r["relative_mse"] for r in octave])
     inflation = span([r["log_inflation"] for r in octave])

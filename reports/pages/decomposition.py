@@ -21,7 +21,8 @@ def relative(row):
 
 def page(rows):
     checks = Checks()
-    octave = [r for r in rows if r["input"].startswith("octave")]
+    octave = pick(rows, file="octave", block=32, method="rceil")
+    rows = pick(rows, file="decomposition")
     spans = {}
     for r in octave:
         p = relative(r)
@@ -37,8 +38,6 @@ def page(rows):
             for i, name in enumerate(("scale bias", "dead zone", "grid noise", "cosine"))]
     table = []
     for r in rows:
-        if r["input"].startswith("octave"):
-            continue
         p = relative(r)
         table.append([r["input"], r["format"], r["method"], f"{1e3 * r['relative_mse']:.3f}", f"{p['scale_bias_term']:.3f}",
                       f"{p['dead_zone_term']:.4f}", f"{p['grid_noise_term']:.3f}", f"{p['clipping_term']:.3f}",
@@ -55,7 +54,7 @@ def page(rows):
                 "cause_zero", "cause_grid")] for r in pick(rows, input="normal")]
     return f"""# Where MXFP4's error comes from
 
-`fp4scope sweep reports/decomposition.toml -o decomposition.h5`. The numbers below are read from its results.
+`fp4scope sweep reports/decomposition.toml -o decomposition.h5`, and octave.toml for the octave. The numbers below are read from its results.
 
 An error is scale bias + dead zone + grid noise + clipping, element by element and exactly (analysis/terms.hpp). The vectors
 add up; their squared norms do not, so none of the numbers below is a fraction: scale bias alone has more than the whole
@@ -83,7 +82,8 @@ the mean of log2(scale / ideal scale), and the dead zone's share of elements in 
 ## By cause
 
 What each step of the chain costs, in percent of the error: the average over all orders of making steps ideal (Shapley), which
-does add up. N(0, 1).
+does add up. N(0, 1). A rule's ideal block scale is what it aims at before rounding, not the best scale: `even` aims at amax / 3.5,
+which clips, and its rounding to a power of two takes some of that back.
 
 {markdown(["input", "format", "method", "tensor scale", "block scale", "underflow", "overflow", "saturation", "zero", "grid"], causes)}
 

@@ -1,7 +1,7 @@
 """MXFP4 over one octave of sigma, and the best threshold of its scale."""
 import math
 
-from pages.common import Checks, markdown, pick
+from pages.common import Checks, markdown, mean, pick
 
 # Octave means in 1e-2 by quadrature of an independent program; ours are means over 16 samples of 2^20: 0.3 %.
 EXPECTED = {(32, "floor"): 1.33519, (32, "rceil"): 1.36629, (32, "even"): 1.26084, (32, "oas"): 1.26084, (32, "uos"): 1.25171,
@@ -35,7 +35,7 @@ Relative squared error in 1e-2 on N(0, sigma^2), mean over 16 sigmas of one octa
 
 {markdown(["block", "method", "Q", "expected mean", "measured mean", "theory at these sigmas", "range over the octave"], table)}
 
-![error over the octave](theory_sigma.svg)
+![error over the octave](octave.svg)
 
 The points are measured, the curves are theory (`fp4scope theory`). BEST
 
@@ -44,19 +44,27 @@ The points are measured, the curves are theory (`fp4scope theory`). BEST
 
 
 def draw(rows, theory):
-    """The octave mean against the threshold: theory, and the measured rules on it."""
-    from pages.figures import curves_and_points
+    """The error over the octave, and its mean against the threshold: theory, and the measured rules on it."""
+    from pages.figures import Series, panels
+    sigmas = [2 ** (i / 64) for i in range(65)]
     reach = [round(5.5 + 0.05 * i, 2) for i in range(63)]
-    found = theory("--format", "mxfp4", "--block", "16,32", "--octave", "--reach", ",".join(str(q) for q in reach))
-    lines, points = {}, {}
+    over, means = {}, {"mean over the octave": []}
     for block in (16, 32):
-        label = f"block {block}"
-        lines[label] = [(q, 100 * r["octave_mean"]) for q, r in zip(reach, (r for r in found if r["block"] == block))]
-        for method in ("rceil", "oas", "uos", "floor"):
-            errors = [100 * r["relative_mse"] for r in pick(rows, block=block, method=method)]
-            points.setdefault(label, []).append((float(THRESHOLD[method]), math.fsum(errors) / len(errors), method))
-    return [curves_and_points("threshold", "The best threshold", "", lines, points, lines, "threshold Q of 2^ceil(log2(amax / Q))",
-                              "mean relative squared error over an octave (%)")]
+        title, on = f"block {block}", ("--format", "mxfp4", "--block", str(block))
+        over[title] = []
+        for method, threshold in THRESHOLD.items():
+            measured = [(r["sigma"], 100 * r["relative_mse"]) for r in pick(rows, block=block, method=method)]
+            if method == "even":
+                continue  # oas but for amax = 7 * 2^j
+            curve = [] if method == "sse" else theory(*on, "--scale", method, "--sigma", ",".join(str(s) for s in sigmas))
+            over[title].append(Series(method + (f" (Q = {threshold})" if threshold else ""),
+                                      [(r["sigma"], 100 * r["relative_mse"]) for r in curve], measured))
+        curve = theory(*on, "--octave", "--reach", ",".join(str(q) for q in reach))
+        points = [(float(THRESHOLD[m]), 100 * mean(r["relative_mse"] for r in pick(rows, block=block, method=m)), m)
+                  for m in ("rceil", "oas", "uos", "floor")]
+        means["mean over the octave"].append(Series(title, [(q, 100 * r["octave_mean"]) for q, r in zip(reach, curve)], points))
+    return [panels("octave", over, "standard deviation of the weights", "relative squared error (%)", x_scale="log", ticks=(1, 1.25, 1.5, 1.75, 2)),
+            panels("threshold", means, "threshold Q of 2^ceil(log2(amax / Q))", "relative squared error (%)")]
 
 
 def finish(text, theory):

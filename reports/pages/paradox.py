@@ -58,11 +58,26 @@ With sigma = 0.02 the best block is 8, with 0.01 it is 64; with an optimal scale
 never worse, and a tensor scale or UE5M3's five exponent bits remove the cause. 4/6 alone is a partial cure: at sigma = 0.01
 its error at block 2 is above that at 8.
 
-![error by block size](theory_block.svg)
+![error by block size](blocks.svg)
 
-The points are measured with their 95 % intervals, the lines are theory: the exact integral over the block's maximum
+The points are measured, the solid lines are theory for the rules that have one: the exact integral over the block's maximum
 (analysis/theory.hpp). "By underflow" is how much of naive's error subnormal and zero scale codes cause, averaged over the
 orders of making steps ideal.
 
 {(chr(10) * 2).join(sections)}
 """, checks.failed
+
+
+def draw(rows, theory):
+    """Error against block size for four sigmas: the naive rule, its cures, and theory."""
+    from pages.figures import Series, panels
+    shown = {key: name for key, name in CURES.items() if key not in (("e2m1_ue4m4", "naive", "none"), ("nvfp4", "sse", "amax"),
+                                                                     ("nvfp4", "4over6_prevent_zero", "none"))}
+    content = {}
+    for sigma in (0.005, 0.01, 0.02, 0.05):
+        content[f"sigma = {sigma:g}"] = series = []
+        for key, name in shown.items():
+            found = [error(rows, sigma, block, key) for block in BLOCKS]
+            curve = [(r["block"], 100 * r["expected_relative_mse"]) for r in found if key[1] == "naive"]
+            series.append(Series(name, curve, [(r["block"], 100 * r["relative_mse"]) for r in found]))
+    return [panels("blocks", content, "elements in a block", "relative squared error (%)", x_scale="log", y_scale="log", ticks=BLOCKS)]
