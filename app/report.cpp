@@ -64,8 +64,8 @@ int open_zip() {
   return file;
 }
 
-/// `python3 ZIP ARGUMENTS`: Python runs the zip's __main__.py.
-int run_zip(const std::string& python, const std::vector<std::string>& arguments) {
+/// `python3 ZIP ARGUMENTS`: Python runs the zip's __main__.py. With `json`, what it says goes to stderr.
+int run_zip(const std::string& python, const std::vector<std::string>& arguments, bool json) {
   const int file = open_zip();
   const std::string path = fmt::format("/proc/self/fd/{}", file);
   std::vector<char*> argv = {const_cast<char*>(python.c_str()), const_cast<char*>(path.c_str())};
@@ -74,6 +74,7 @@ int run_zip(const std::string& python, const std::vector<std::string>& arguments
   const pid_t child = fork();
   if (child < 0) throw Error("report", "no process");
   if (child == 0) {
+    if (json) dup2(STDERR_FILENO, STDOUT_FILENO);
     execvp(python.c_str(), argv.data());
     _exit(127);
   }
@@ -94,7 +95,7 @@ void add_report(CLI::App& app, Context& context) {
   command->callback([words, &context] {
     if (access(words->in.c_str(), R_OK) != 0)
       throw Error(words->in, "can't be read", "give the results file of a sweep");
-    context.exit_code = run_zip(find_python(), {words->in, "-o", words->out});
+    context.exit_code = run_zip(find_python(), {words->in, "-o", words->out}, context.common.json);
     const nlohmann::json j = {{"page", words->out + "/index.html"}};
     if (context.exit_code == 0 && context.common.json)
       fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));

@@ -139,13 +139,13 @@ def themed_svg(plot):
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{plot.name}-", text)
-    text = re.sub(r"(?<=: )#[0-9a-f]{6}(?=[;\"])", lambda m: f"var({variable(m[0], plot.inverts)})", text)
+    text = re.sub(r"(?<=: |=\")#[0-9a-f]{6}(?=[;\"])", lambda m: f"var({variable(m[0], plot.inverts)})", text)
     return text
 
 
 def theme_css(plots):
     """The variables of these figures' colours, for light and for dark pages."""
-    used = sorted({(colour, plot.inverts) for plot in plots if plot.figure for colour in re.findall(r"(?<=: )#[0-9a-f]{6}(?=[;\"])", plot.svg)})
+    used = sorted({(colour, plot.inverts) for plot in plots if plot.figure for colour in re.findall(r"(?<=: |=\")#[0-9a-f]{6}(?=[;\"])", plot.svg)})
     light = "".join(f"{variable(*c)}:{c[0]};" for c in used)
     night = "".join(f"{variable(*c)}:{dark(*c)};" for c in used)
     return f":root{{{light}}}\n@media(prefers-color-scheme:dark){{:root{{{night}}}}}\n" if used else ""
