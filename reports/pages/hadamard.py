@@ -28,9 +28,10 @@ times as large.
 {markdown(["input", "format", "method", "unrotated", "16", "32", "128"], table)}
 
 What it shows. A rotation of independent normal values is the same distribution: nothing changes. Of Laplace data it makes
-nearly normal data, which is worse for NVFP4's small blocks under the naive rule and better for MXFP4, as arXiv 2509.23202
-found on models: small blocks absorb outliers by themselves. An outlier column is spread over the points of a rotation: MXFP4
-gains, and NVFP4, whose blocks isolate it, does not.
+nearly normal data, which is worse for NVFP4's small blocks under the naive rule and better for MXFP4, the signs that arXiv
+2510.25602 (figure 4) measures on a model: small blocks absorb outliers by themselves. An outlier column is spread over the
+points of a rotation: MXFP4 gains much; NVFP4, whose blocks isolate it, loses under the naive rule and gains a little under an
+optimal scale.
 
 ![weight error](weight_error.svg)
 """, failed
