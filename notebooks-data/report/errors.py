@@ -101,7 +101,7 @@ def finish_error_panel(ax, group, score, best):
                 margin_text(ax, y, 120, f"± {100 * s.half:.{1 if s.half >= 5e-4 else 2}f}", color=SOFT, fontsize=7.5)
     margin_text(ax, -1.0, 42, "error %", fontsize=7.5, color=SOFT)
     if any(math.isfinite(s.gain) for s in score.values()):
-        margin_text(ax, -1.0, 92 if not any(math.isfinite(s.half) for s in score.values()) else 108, "vs naive %", fontsize=7.5, color=SOFT)
+        margin_text(ax, -1.0, 92, "vs naive %", fontsize=7.5, color=SOFT)
     naive = next((s.value for v, s in score.items() if is_naive(group, score, v)), None)
     if naive is not None:
         ax.axvline(100 * naive, color=METHODS["naive"][0], linewidth=0.8, linestyle=(0, (3, 2)), zorder=0)

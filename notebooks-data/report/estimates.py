@@ -38,16 +38,13 @@ def aggregate(values, weights, over=None):
     return math.sqrt(weighted_mean({k: v * v for k, v in values.items()}, weights, over)) if values else math.nan
 
 
-def standard_error(results, rows, weights, column, scale=None):
-    """Of the weighted mean of a column whose standard error is another column; tensors and seeds are independent.
-
-    `scale` {tensor: factor} multiplies the weights. NaN where a row has no standard error."""
+def standard_error(results, rows, weights, column):
+    """Of the weighted mean of what has the standard error `column(row)`; tensors and seeds are independent. NaN where a row has none."""
     parts = {}
     for i in rows:
         parts.setdefault(tensor_key(results, i), []).append(column(i))
-    w = {k: weights.get(k, 0.0) * (scale[k] if scale else 1.0) for k in parts}
-    total = math.fsum(w.values())
-    squares = math.fsum((w[k] / len(errors)) ** 2 * e * e for k, errors in parts.items() for e in errors)
+    total = math.fsum(weights.get(k, 0.0) for k in parts)
+    squares = math.fsum((weights.get(k, 0.0) / len(errors) * e) ** 2 for k, errors in parts.items() for e in errors)
     return math.sqrt(squares) / total if total > 0 else math.nan
 
 
@@ -65,17 +62,19 @@ def error_interval(results, rows, weights):
 def ratio_interval(results, rows, weights):
     """(ratio, half) of the norm of the error to naive's, on the same blocks at the same tensor scale; None if the file lacks it.
 
-    The ratio of sums over tensors is the mean of their ratios weighted by naive's squared errors."""
-    ratio = by_tensor(results, rows, "naive_ratio")
-    relative = by_tensor(results, rows, "relative_mse")
-    if not ratio or ratio.keys() != relative.keys() or not all(v > 0 for v in ratio.values()):
-        return None
+    The squared ratio is one of sums: of the errors over naive's, each row's interval taken with what its naive weighs."""
     table = results.table
-    naive = {k: relative[k] / ratio[k] for k in ratio}
-    spread = (table["naive_ratio_high"] - table["naive_ratio_low"]) / 2
-    half = standard_error(results, rows, weights, lambda i: float(spread[i]), naive)
-    mean = weighted_mean(ratio, {k: weights.get(k, 0.0) * naive[k] for k in ratio})
-    return (math.sqrt(mean), half / (2 * math.sqrt(mean))) if math.isfinite(half) and mean > 0 else None
+    if results.column("naive_ratio") is None or not all(float(table["naive_ratio"][i]) > 0 for i in rows):
+        return None
+    naive, spread = {}, (table["naive_ratio_high"] - table["naive_ratio_low"]) / 2
+    for i in rows:
+        naive.setdefault(tensor_key(results, i), []).append(float(table["relative_mse"][i] / table["naive_ratio"][i]))
+    whole = weighted_mean({k: math.fsum(v) / len(v) for k, v in naive.items()}, weights)
+    square = weighted_mean(by_tensor(results, rows, "relative_mse"), weights) / whole if whole > 0 else math.nan
+    if not square > 0:
+        return None
+    half = standard_error(results, rows, weights, lambda i: float(spread[i] * table["relative_mse"][i] / table["naive_ratio"][i])) / whole
+    return (math.sqrt(square), half / (2 * math.sqrt(square))) if math.isfinite(half) else None
 
 
 @dataclass
@@ -113,11 +112,12 @@ def scores(results, column, group, variants):
 
 
 def best_of(score):
-    """The variants with the largest gain (the least value where there is no naive), ties included; [] if none has a number."""
+    """The variants of least error, ties included; of largest gain over naive where they were run on different tensors."""
     usable = {v: s for v, s in score.items() if math.isfinite(s.value)}
     if not usable:
         return []
-    if any(math.isfinite(s.gain) for s in usable.values()):
+    alike = len({s.tensors for s in usable.values()}) == 1
+    if not alike and any(math.isfinite(s.gain) for s in usable.values()):
         merit = {v: s.gain for v, s in usable.items() if math.isfinite(s.gain)}
     else:
         merit = {v: -s.value for v, s in usable.items()}

@@ -11,7 +11,8 @@ METHODS = ("naive", "static6", "static4", "prevent_zero", "floor", "ceil", "even
            "macro", "macro_search", "macro_oas_search", "residual_half", "residual", "scalesweep", "ms_eden", "sse", "exhaustive",
            "closed_form", "coordinate", "decoupled", "joint", "hessian", "hessian_row", "hessian_row_fast", "hessian_row_joint",
            "gptq", "gptq_sse", "gptq_hessian", "gptq_feedback", "gptq_joint", "gptq_ordered")
-NAIVE_NAMES = {"nvfp4": "static6", "nvint4": "static6", "mxfp4": "floor"}  # what naive is called where it is not listed
+NAIVE_NAMES = {"nvfp4": "static6", "nvint4": "static6", "if4": "static6",
+               **dict.fromkeys((f for f in FORMATS if f.startswith("mx")), "floor")}  # what naive is called where it is not listed
 
 
 def plain(text):

@@ -50,10 +50,11 @@ def omitted(drawn, every):
     return told + (f" The first {PANELS} panels are drawn." if len(drawn) < len(every) else "")
 
 
-def profile_lines(ax, x, values, look, marks=True):
+def profile_line(ax, x, values, look, **more):
+    """A line with some fourteen marks, which tell the settings of one method apart."""
     colour, marker = look
-    style = dot(colour, marker, 4.2) if marks else {}
-    ax.plot(x, values, **{**style, "linestyle": "-", "color": colour, "linewidth": 1.3})
+    ax.plot(x, values, **{**dot(colour, marker, 4.2), "linestyle": "-", "color": colour, "linewidth": 1.3,
+                          "markevery": max(1, len(x) // 14), **more})
 
 
 def share(values):
@@ -61,11 +62,11 @@ def share(values):
     return values / total if total > 0 else np.zeros(len(values))
 
 
-def draw_shares(pair, x, drawn, look, order, marks, lower):
+def draw_shares(pair, x, drawn, look, order, lower):
     """Share of the squared error above, share of what is counted below."""
     for v, (count, sse, *_) in drawn.items():
-        profile_lines(pair[0], x, 100 * share(sse)[order], look[v], marks)
-        profile_lines(pair[1], x, 100 * share(count)[order], look[v], marks)
+        profile_line(pair[0], x, 100 * share(sse)[order], look[v])
+        profile_line(pair[1], x, 100 * share(count)[order], look[v])
     for ax, label in zip(pair, ("squared error (%)", lower)):
         ax.set_ylabel(label, fontsize=8)
         ax.set_ylim(bottom=0)
@@ -107,12 +108,12 @@ def code_plot(results):
     for pair, (g, found) in zip(pairs, drawn.items()):
         values = next(iter(found.values()))[4]
         order = value_order(values)
-        draw_shares(pair, range(len(order)), found, look, order, len(order) <= 16, "elements (%)")
+        draw_shares(pair, range(len(order)), found, look, order, "elements (%)")
         pair[0].set_title(title_of(g))
         step = max(1, -(-len(order) // 16))
         ticks = range(0, len(order), step)
         pair[1].set_xticks(list(ticks))
-        pair[1].set_xticklabels([value_label(values[order[i]]) for i in ticks], fontsize=7.5, rotation=90 if step > 1 else 0)
+        pair[1].set_xticklabels([value_label(values[order[i]]) for i in ticks], fontsize=7.5, rotation=90)
     figure.supxlabel("value of the element code, before its scales", fontsize=9)
     method_legend(figure, [v for found in drawn.values() for v in found], look, lines=True)
     data = [[*g, *v.cells, c, p[4][c], int(p[0][c]), p[1][c], p[2][c]] for g, found in named.items() for v, p in found.items()
@@ -146,8 +147,8 @@ def ratio_plot(results):
     for (upper, lower), (g, found) in zip(pairs, drawn.items()):
         for v, (count, sse, energy, _) in found.items():
             x = (np.arange(len(count)) + 0.5) / len(count)
-            profile_lines(upper, x, 100 * ratio_error(count, sse, energy), look[v], marks=False)
-            profile_lines(lower, x, 100 * share(sse), look[v], marks=False)
+            profile_line(upper, x, 100 * ratio_error(count, sse, energy), look[v])
+            profile_line(lower, x, 100 * share(sse), look[v])
         count = next(iter(found.values()))[0]
         lower.fill_between((np.arange(len(count)) + 0.5) / len(count), 100 * share(count), color=FAINT, alpha=0.3, linewidth=0)
         upper.set_title(title_of(g))
@@ -208,7 +209,7 @@ def draw_scale_codes(pair, group, found, look):
         inside = (codes >= 0) & (codes < len(count))
         for ax, values in zip(pair, (share(count), share(sse))):
             heights = np.where(inside, values[np.clip(codes, 0, len(count) - 1)], 0.0)
-            ax.step(codes, 100 * heights, where="mid", color=look[v][0], linewidth=1.3)
+            profile_line(ax, codes, 100 * heights, look[v], drawstyle="steps-mid")
     for ax, label in zip(pair, ("blocks (%)", "squared error (%)")):
         ax.set_ylabel(label, fontsize=8)
         ax.set_ylim(bottom=0)
@@ -282,7 +283,7 @@ def draw_concentration(ax, results, group, place, curves, look):
     if weights is not None:
         ax.plot(x, 100 * weights[1:], color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     for v, (curve, _) in curves.items():
-        profile_lines(ax, x, 100 * curve[1:], look[v], marks=False)
+        profile_line(ax, x, 100 * curve[1:], look[v])
     ax.set(xscale="log", xlim=(0.1, 100), ylim=(0, 100), xlabel=f"largest {place}s (% of {place}s)")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set_title(title_of(group))

@@ -28,12 +28,12 @@ def bit_points(results):
 
 
 def frontier(points):
-    """The points that no other beats in both bits and error, from few bits to many."""
+    """The points that no other beats in both bits and error, from few bits to many; bits that differ by 0.02 % (a tensor scale) are one."""
     best, out = math.inf, []
     for point in sorted(points, key=lambda p: p[:2]):
         if point[1] < best:
             best = point[1]
-            out.append(point)
+            out = [p for p in out if p[0] < point[0] * (1 - 2e-4)] + [point]
     return out
 
 
@@ -72,18 +72,20 @@ def pareto_plot(results):
 
 def label_front(ax, front):
     """Names below and left of the frontier, where no point can lie, each moved down until it is clear of those before it."""
-    taken = []
+    names = [shorten(f"{format_name(g[0])}/{g[1]} {v.label}", 40) for *_, g, v in front]
+    widths = [4.4 * len(name) + 8 for name in names]
     ax.figure.draw_without_rendering()
-    place = ax.transData.transform([(p[0], p[1]) for p in front]) * 72 / ax.figure.dpi
-    for (x, y), point in zip(place, front):
-        *_, g, v = point
-        text = shorten(f"{format_name(g[0])}/{g[1]} {v.label}", 40)
-        width, top = 4.4 * len(text), y - 7
+    have, (low, high) = ax.bbox.width * 72 / ax.figure.dpi, ax.get_xlim()
+    share = [min(width / have, 0.7) for width in widths]
+    ax.set_xlim(min([low, *((p[0] - high * s) / (1 - s) for p, s in zip(front, share))]), high)
+    taken, place = [], ax.transData.transform([p[:2] for p in front]) * 72 / ax.figure.dpi
+    for (x, y), point, name, width in zip(place, front, names, widths):
+        top = y - 7
         while any(left < x and x - width < right and abs(top - other) < 9 for left, right, other in taken):
             top -= 2
         taken.append((x - width, x, top))
         line = dict(arrowstyle="-", color=FAINT, linewidth=0.5, shrinkA=0, shrinkB=3) if y - top > 12 else None
-        ax.annotate(text, point[:2], (-3, top - y), textcoords="offset points", ha="right", va="center", fontsize=7.5, arrowprops=line)
+        ax.annotate(name, point[:2], (-3, top - y), textcoords="offset points", ha="right", va="center", fontsize=7.5, arrowprops=line)
 
 
 # Theory
@@ -147,7 +149,7 @@ def theory_plot(results, axis="block"):
     extra = [(Line2D([], [], color=INK, linewidth=1.2), "expected")]
     method_legend(figure, [v for lines in shown.values() for v, _ in lines], look, extra=extra)
     caption = ("A line is the error that theory expects of a normal distribution, a mark the measured one (the mean over seeds) with its 95 % "
-               "interval. " + ("" if axis == "block" else "Lines carry their block size. ")
+               "interval. " + ("" if axis == "block" else "A number is the block size of the line that starts there. ")
                + (f"The first {PANELS} panels are drawn." if len(shown) < len(panels) else "")).strip()
     data = [[form, *key, *v.cells, "" if block is None else block, *x] for (form, key), lines in panels.items()
             for (v, block), xs in lines.items() for x in xs]
@@ -163,8 +165,6 @@ def draw_theory(ax, lines, look, axis):
         ax.plot(x, expected, color=colour, linewidth=1.2)
         ax.vlines(x, low, high, color=colour, linewidth=1.2)
         ax.plot(x, measured, **dot(colour, marker, 4.6))
-        if block is not None:
-            ax.annotate(str(block), (x[-1], expected[-1]), (4, 0), textcoords="offset points", va="center", fontsize=7, color=colour)
     every = [xs for line in lines.values() for xs in line]
     ax.set(xscale="log", yscale="log")
     log_range(ax.yaxis, [y for _, measured, *_, expected in every for y in (measured, expected)])
@@ -175,4 +175,15 @@ def draw_theory(ax, lines, look, axis):
         ax.xaxis.set_minor_locator(NullLocator())
     else:
         log_range(ax.xaxis, [x[0] for x in every])
+        label_blocks(ax, lines, look)
     ax.grid()
+
+
+def label_blocks(ax, lines, look):
+    """The block size of each line left of its start, apart from one another."""
+    ax.set_xlim(left=ax.get_xlim()[0] / 1.25)
+    starts = sorted((ax.transData.transform(xs[0][::4])[1] * 72 / ax.figure.dpi, xs[0], block, look[v][0]) for (v, block), xs in lines.items())
+    last = -math.inf
+    for y, start, block, colour in starts:
+        last = max(y, last + 7)
+        ax.annotate(str(block), (start[0], start[4]), (-5, last - y), textcoords="offset points", ha="right", va="center", fontsize=7, color=colour)

@@ -32,7 +32,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(DATA)]
 sys.dont_write_bytecode = True
 import report
 import schema_test
-from report import estimates, outputs, style
+from report import estimates, groups, outputs, style, tradeoffs
 from report.main import main
 from report_fixture import CAUSE_SHARES, NEW, TERM_SHARES, make_rows, make_seeds, place_sizes, renumbered, strip, write_file
 
@@ -407,6 +407,22 @@ class Numbers(Files):
             beaten = any(b <= bits and e <= error and (b, e) != (bits, error) for b, e, _ in points)
             self.assertEqual(mark, "0" if beaten else "1")
 
+    def test_bits_that_differ_by_a_tensor_scale_are_one_on_the_frontier(self):
+        points = [(4.25, 0.012), (4.25005, 0.011), (4.5, 0.010), (4.5, 0.013)]
+        self.assertEqual(tradeoffs.frontier(points), [(4.25005, 0.011), (4.5, 0.010)])
+
+    def test_the_best_has_the_least_error_whatever_its_own_naive_is(self):
+        score = {"far": estimates.Score(0.09, 2, 0.20, 0.09), "near": estimates.Score(0.08, 2, 0.10, 0.08)}
+        self.assertEqual(estimates.best_of(score), ["near"])
+        score["near"].tensors = 1  # on other tensors values do not compare, gains do
+        self.assertEqual(estimates.best_of(score), ["far"])
+
+    def test_floor_is_naive_in_every_power_of_two_format(self):
+        variants = [groups.Variant("floor"), groups.Variant("sse")]
+        for form in ("mxfp4", "mxfp6_e2m3", "mxfp8_e5m2", "mxint8"):
+            self.assertEqual(groups.baseline((form, 32), variants, variants[1]), variants[0])
+        self.assertIsNone(groups.baseline(("nvfp4", 16), variants, variants[1]))
+
     def test_gains_are_one_less_the_ratio_to_naive(self):
         rows = {(row["tensor"], row["format"], row["method"]): row for row in make_rows(tensors=MODEL)}
         for name, column in (("gain_weight", "weight_error"), ("gain_output", "output_error")):
@@ -486,6 +502,21 @@ class Numbers(Files):
             self.assertEqual(len(mine), 4)
             self.assertAlmostEqual(float(row["weight_error"]), math.sqrt(sum(v * v for v in mine) / 4), places=14)
             self.assertEqual((float(row["low"]), float(row["high"])), (min(mine), max(mine)))
+
+    def test_the_interval_of_a_gain_is_that_of_sums_over_seeds(self):
+        rows = make_seeds(seeds=3, sigmas=(0.1,), blocks=(16,))
+        naive = {row["seed"]: row["relative_mse"] for row in rows if row["method"] == "naive"}
+        for row in rows:
+            ratio = row["relative_mse"] / naive[row["seed"]]
+            row.update(mse=row["relative_mse"], naive_ratio=ratio, naive_ratio_low=ratio - 0.02 * row["seed"],
+                       naive_ratio_high=ratio + 0.02 * row["seed"])
+        results = self.results(rows)
+        ((group, variants),) = groups.grouped(results).items()
+        score = {v.method: s for v, s in estimates.scores(results, "weight_error", group, variants).items()}["sse"]
+        square = sum(row["relative_mse"] for row in rows if row["method"] == "sse") / sum(naive.values())
+        half = math.sqrt(sum((0.02 * seed * value) ** 2 for seed, value in naive.items())) / sum(naive.values())
+        self.assertAlmostEqual(score.gain, 1 - math.sqrt(square), places=12)
+        self.assertAlmostEqual(score.half, half / (2 * math.sqrt(square)), places=12)
 
     def test_one_input_is_paired_by_seed(self):
         rows = make_seeds(seeds=5, sigmas=(0.1,), blocks=(16,))
