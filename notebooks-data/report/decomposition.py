@@ -3,8 +3,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .estimates import weighted_mean, weights_of
-from .groups import by_tensor, grouped, shorten, title_of
+from .groups import by_tensor, grouped, left_out, sampled, shorten, title_of
 from .style import FAINT, INK, SHEET, Plot, dot, legend, margin_text, stacked_axes, styled
+
+GROUPS = 9  # in a figure
 
 # Column: (name, colour, hatch).
 TERMS = {
@@ -48,22 +50,25 @@ def stacked_plot(results, columns, name, title, caption, xlabel):
     groups = decomposed(results, columns)
     if not groups:
         return None
-    figure, axes = stacked_axes([len(v) + 0.4 for v in groups.values()], 7.2, 0.25, 0.5)
-    data = []
-    for ax, (g, found) in zip(axes, groups.items()):
+    shown = sampled(groups, GROUPS)
+    figure, axes = stacked_axes([len(groups[g]) + 0.4 for g in shown], 7.2, 0.25, 0.5)
+    panels, data = dict(zip(shown, axes)), []
+    for g, found in groups.items():
         for y, (v, (parts, error)) in enumerate(found.items()):
-            draw_stack(ax, y, parts, error, columns)
+            if g in panels:
+                draw_stack(panels[g], y, parts, error, columns)
             data += [[*g, *v.cells, column, value] for column, value in parts.items()]
             data.append([*g, *v.cells, "relative_mse", error])
-        finish_stacks(ax, g, found)
+        if g in panels:
+            finish_stacks(panels[g], g, found)
     for ax in axes[:-1]:
         ax.tick_params(axis="x", length=0)
     axes[-1].set_xlabel(xlabel)
-    drawn = [c for c in columns if any(parts[c] for found in groups.values() for parts, _ in found.values())]
+    drawn = [c for c in columns if any(parts[c] for g in shown for parts, _ in groups[g].values())]
     handles = [Patch(facecolor=columns[c][1], hatch=columns[c][2], edgecolor=SHEET, linewidth=0) for c in drawn]
     handles.append(Line2D([], [], **dot(INK, "D", 6)))
     legend(figure, handles, [*(columns[c][0] for c in drawn), "squared error"], columns=4, where=(0.5, 0.0), loc="upper center")
-    return Plot(name, title, caption, figure, ["format", "block", "method", "settings", "part", "value"], data)
+    return Plot(name, title, caption + left_out(shown, groups), figure, ["format", "block", "method", "settings", "part", "value"], data)
 
 
 def draw_stack(ax, y, parts, error, columns):

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .estimates import best_of, scores
-from .groups import baseline, by_tensor, grouped, is_naive, samples, shorten, tensors, title_of
+from .groups import baseline, by_tensor, grouped, is_naive, left_out, sampled, samples, shorten, tensors, title_of
 from .style import INK, METHODS, SHEET, SOFT, Plot, dot, legend, looks, margin_text, signed, stacked_axes, styled
 
+GROUPS = 12  # in a figure
 DIVERGING = ("#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d1e5f0", "#67a9cf", "#2166ac")  # loss, none, gain
 
 
@@ -22,15 +23,18 @@ def weight_error_plot(results):
     if not groups:
         return None
     look, rows_of, count = looks(results), grouped(results), len(tensors(results))
-    figure, axes = stacked_axes([len(s) + 0.4 for s in groups.values()], 7.2, 0.235, 0.45)
-    data, most = [], 0
-    for ax, (g, score) in zip(axes, groups.items()):
+    shown = sampled(groups, GROUPS)
+    figure, axes = stacked_axes([len(groups[g]) + 0.4 for g in shown], 7.2, 0.235, 0.45)
+    panels, data, most = dict(zip(shown, axes)), [], 0
+    for g, score in groups.items():
         for y, (v, s) in enumerate(score.items()):
             spread = samples(results, rows_of[g][v], "weight_error")
             most = max(most, len(spread))
-            draw_error_row(ax, y, s, spread, look[v], s.tensors < count)
+            if g in panels:
+                draw_error_row(panels[g], y, s, spread, look[v], s.tensors < count)
             data += error_cells([*g, *v.cells], s, by_tensor(results, rows_of[g][v], "weight_error"), spread)
-        finish_error_panel(ax, g, score, best_of(score))
+        if g in panels:
+            finish_error_panel(panels[g], g, score, best_of(score))
     for ax in axes[:-1]:
         ax.tick_params(axis="x", length=0)
     axes[-1].set_xlabel("relative weight error |Wq − W| / |W| (%)")
@@ -41,7 +45,7 @@ def weight_error_plot(results):
     error_legend(figure, **kinds)
     header = ["format", "block", "method", "settings", "kind", "input", "tensor", "tensors", "weight_error", "seeds", "low", "high",
               "gain_over_naive", "gain_half_width"]
-    return Plot("weight_error", "Weight error", error_caption(**kinds), figure, header, data)
+    return Plot("weight_error", "Weight error", error_caption(**kinds) + left_out(shown, groups), figure, header, data)
 
 
 def error_cells(names, score, values, spread):
@@ -147,10 +151,13 @@ def gain_plot(results, column="weight_error"):
     if len(shown) <= 3:
         return None
     keys, grid = [keys[i] for i in shown], 100 * np.array([[gain[i] for i in shown] for gain in gains]).T
-    figure = draw_gains(keys, columns, grid)
+    groups = list(dict.fromkeys(g for g, _ in columns))
+    drawn = sampled(groups, GROUPS)
+    inside = [j for j, (g, _) in enumerate(columns) if g in drawn]
+    figure = draw_gains(keys, [columns[j] for j in inside], grid[:, inside])
     kind = "Weight" if column == "weight_error" else "Output"
     caption = (f"{kind} error saved against the naive scale of the same format and block, tensor by tensor: 10 means a tenth less, a "
-               "negative number more error. Empty cells were not run. Losses beyond the colour bar have its last colour.")
+               "negative number more error. Empty cells were not run. Losses beyond the colour bar have its last colour." + left_out(drawn, groups))
     data = [[*g, *v.cells, *k, grid[i, j] / 100] for j, (g, v) in enumerate(columns) for i, k in enumerate(keys)]
     return Plot(f"gain_{kind.lower()}", f"Gain over naive by tensor: {kind.lower()} error", caption, figure,
                 ["format", "block", "method", "settings", "input", "tensor", "gain_over_naive"], data, inverts=True)

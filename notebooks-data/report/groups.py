@@ -1,5 +1,6 @@
 """Rows into groups: formats and blocks, methods under their settings, tensors, and the seeds of one input."""
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,31 @@ def rank(order, name):
     """Sort key: known names in their order, then the others alphabetically."""
     order = list(order)
     return (order.index(name), "") if name in order else (len(order), name)
+
+
+def natural(words):
+    """Sort key of words with numbers in them: 16 before 128."""
+    return [[(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", word) if part] for word in words]
+
+
+def sampled(groups, limit):
+    """At most so many of the groups, in their order: as many of each format, with blocks spread evenly over its own."""
+    if len(groups) <= limit:
+        return list(groups)
+    forms = {}
+    for g in groups:
+        forms.setdefault(g[0], []).append(g)
+    share, out = max(1, limit // len(forms)), []
+    for found in forms.values():
+        last, count = len(found) - 1, min(share, len(found))
+        out += [found[i * last // (count - 1)] for i in range(count)] if count > 1 else [found[last // 2]]
+    return out[:limit]
+
+
+def left_out(drawn, every):
+    """What a caption says of groups that are not drawn."""
+    missing = [g for g in every if g not in drawn]
+    return f" Left out, and in the CSV: {listed(title_of(g) for g in missing)}." if missing else ""
 
 
 def setting(name, value):
@@ -84,7 +110,7 @@ def grouped(results):
         variants = groups.setdefault((form, int(table["block"][i])), {})
         variants.setdefault(Variant(method, shown), []).append(i)
     ordered = sorted(groups, key=lambda g: (rank(FORMATS, g[0]), g[1]))
-    return {g: dict(sorted(groups[g].items(), key=lambda v: (rank(METHODS, v[0].method), v[0].settings))) for g in ordered}
+    return {g: dict(sorted(groups[g].items(), key=lambda v: (rank(METHODS, v[0].method), natural(v[0].settings)))) for g in ordered}
 
 
 def format_name(form):

@@ -6,11 +6,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from .estimates import scores
-from .groups import grouped, is_naive, tensor_key, title_of
+from .groups import grouped, is_naive, left_out, sampled, tensor_key, title_of
 from .style import FAINT, INK, Plot, dot, grid_axes, looks, method_legend, paired_axes, styled
 
 LINES = 5    # methods in a panel
-PANELS = 12
+PANELS = 6
 
 
 def pooled(results, rows, place):
@@ -40,14 +40,14 @@ def profiled(results, place):
         if found:
             every[g] = found
             drawn[g] = {v: found[v] for v in chosen(results, g, {v: variants[v] for v in found})}
-    return dict(list(drawn.items())[:PANELS]), every
+    return {g: drawn[g] for g in sampled(drawn, PANELS)}, every
 
 
 def omitted(drawn, every):
     """What a caption says of methods and panels that are only in the CSV."""
     fewer = any(len(drawn[g]) < len(every[g]) for g in drawn)
     told = f" A panel has naive and the methods of least weight error, {LINES} in all; the CSV has every one." if fewer else ""
-    return told + (f" The first {PANELS} panels are drawn." if len(drawn) < len(every) else "")
+    return told + left_out(drawn, every)
 
 
 def profile_line(ax, x, values, look, **more):
@@ -261,7 +261,9 @@ def concentration_plot(results):
                 panels[g, place] = {v: curves[v] for v in shown}
     if not panels:
         return None
-    look, every, panels = looks(results), len(panels), dict(list(panels.items())[:PANELS])
+    look, every = looks(results), list(dict.fromkeys(g for g, _ in panels))
+    kept = sampled(every, PANELS // 2)
+    panels = {panel: curves for panel, curves in panels.items() if panel[0] in kept}
     figure, axes = grid_axes(len(panels), 3.1, 2.5, columns=2)
     for ax, ((g, place), curves) in zip(axes, panels.items()):
         draw_concentration(ax, results, g, place, curves, look)
@@ -271,7 +273,7 @@ def concentration_plot(results):
     method_legend(figure, [v for curves in panels.values() for v in curves], look, lines=True, extra=extra)
     caption = ("The columns (and rows) with the largest squared error come first: a curve far above the dotted line means that few of them hold "
                "most of it. Near the dashed line the error is where the weights are large. Means over tensors."
-               + (f" The first {PANELS} panels are drawn." if every > PANELS else ""))
+               + left_out(kept, every))
     return Plot("concentration", "Columns and rows that hold the error", caption, figure,
                 ["format", "block", "method", "settings", "place", "share_of_places", "share_of_squared_error"], data)
 

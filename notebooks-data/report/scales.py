@@ -1,8 +1,11 @@
 """Figures of the block scales: how far methods move them, and which codes they use."""
 from matplotlib.figure import Figure
 
-from .groups import grouped, is_naive, shorten, title_of
+from .groups import grouped, is_naive, left_out, sampled, shorten, title_of
 from .style import INK, RULE, SOFT, Plot, looks, margin_text, percent, signed, styled
+
+
+PANELS = 12
 
 
 def moves_of(results, rows):
@@ -29,15 +32,16 @@ def scale_moves_plot(results):
     if not groups:
         return None
     look = looks(results)
-    figure, axes = format_axes(groups)
-    for g, shares in groups.items():
+    shown = {g: groups[g] for g in sampled(groups, PANELS)}
+    figure, axes = format_axes(shown)
+    for g, shares in shown.items():
         draw_moves(axes[g], g, shares, look)
     figure.supxlabel("scale code minus naive code (codes)", fontsize=9)
     figure.supylabel("share of blocks (0 to 100 %)", fontsize=9)
     caption = ("Where a method puts the block scale, counted in codes from the naive one at the same tensor scale; right of the dotted "
                "line the scale is larger. In E4M3 a code is a step of 1/16 to 1/8 of the scale, in UE8M0 a factor of two. All bars have "
                "one scale: one that ends just below the next line holds all blocks. The number on the right is the share of blocks that "
-               "moved. Bars at 16 hold what lies beyond, too.")
+               "moved. Bars at 16 hold what lies beyond, too." + left_out(shown, groups))
     return Plot("scale_moves", "Scale moves", caption, figure,
                 ["format", "block", "method", "settings", "offset", "blocks", "share"], data)
 

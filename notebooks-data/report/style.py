@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from .groups import grouped, rank, shorten
+from .groups import grouped, natural, rank, shorten
 from .groups import METHODS as METHOD_ORDER
 
 # Colour and marker per method, the same in every figure. Every colour stands out against a light and, after `dark`, a dark sheet.
@@ -125,7 +125,13 @@ def to_svg(figure):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
         figure.savefig(out, format="svg", bbox_inches="tight", pad_inches=0.08, transparent=True,
                        metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return out.getvalue().decode("utf-8")
+    return numbered(out.getvalue().decode("utf-8"))
+
+
+def numbered(svg):
+    """The same figure with its clip paths numbered: their ids are hashes of positions, whose last bits differ from run to run."""
+    names = {}
+    return re.sub(r'(\bid="|url\(#)(p[0-9a-f]{10})\b', lambda m: m[1] + names.setdefault(m[2], f"clip{len(names)}"), svg)
 
 
 def variable(colour, inverts):
@@ -165,7 +171,7 @@ def looks(results):
     palette = {**METHODS, **{m: SPARE[i % len(SPARE)] for i, m in enumerate(methods)}}
     out = {}
     for method, (colour, marker) in palette.items():
-        same = sorted((v for v in variants if v.method == method), key=lambda v: v.settings)
+        same = sorted((v for v in variants if v.method == method), key=lambda v: natural(v.settings))
         others = [m for m in MARKERS if m != marker]
         for i, v in enumerate(same):
             other = SOFT if method == "naive" else INK
@@ -197,7 +203,7 @@ def legend(figure, handles, labels, columns=None, where=(1.0, 0.98), loc="upper 
 
 def in_order(variants):
     """Variants without repeats, in the order in which everything is shown."""
-    return sorted(dict.fromkeys(variants), key=lambda v: (rank(METHOD_ORDER, v.method), v.settings))
+    return sorted(dict.fromkeys(variants), key=lambda v: (rank(METHOD_ORDER, v.method), natural(v.settings)))
 
 
 def method_legend(figure, variants, look, lines=False, extra=(), **more):

@@ -2,6 +2,7 @@
 import math
 import re
 
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -9,7 +10,8 @@ from .estimates import NORMAL_QUANTILE, scores
 from .groups import by_tensor, format_name, grouped, shorten, tensor_key, tensors
 from .style import FAINT, INK, Plot, dot, grid_axes, log_range, looks, method_legend, styled
 
-PANELS = 24
+GAP = 1.0  # bits: where no point lies in so many, the axes are cut
+PANELS = 6
 
 
 # Bits against error
@@ -46,28 +48,46 @@ def pareto_plot(results):
     count = len(tensors(results))
     front = frontier([p for p in points if p[2] == count] or points)
     look = looks(results)
-    figure, (ax,) = grid_axes(1, 6.4, 4.3)
-    for bits, error, have, _, v in points:
-        style = dot(*look[v], size=6.0, alpha=0.9)
-        if have < count:
-            style.update(markerfacecolor="none", markeredgecolor=look[v][0], markeredgewidth=1.1)
-        ax.plot([bits], [error], **style)
-    x, y = [p[0] for p in front], [p[1] for p in front]
-    ax.step(x, y, where="post", color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
-    ax.set(yscale="log", xlabel="bits per weight, scales included", ylabel="relative squared error |Wq − W|² / |W|²")
-    ax.grid()
-    log_range(ax.yaxis, [p[1] for p in points])
-    ax.margins(x=0.12)
-    label_front(ax, front)
+    parts = cut([p[0] for p in points])
+    figure = Figure(figsize=(6.8 + 1.2 * (len(parts) - 1), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(parts), squeeze=False, width_ratios=[1.9, 1.0][:len(parts)])[0]
+    for ax, (low, high) in zip(axes, parts):
+        inside = [p for p in points if low <= p[0] <= high]
+        draw_bits(ax, inside, [p for p in front if p in inside], count, look)
+        label_front(ax, [p for p in front if p in inside])
+    axes[0].set_ylabel("relative squared error |Wq − W|² / |W|²")
+    figure.supxlabel("bits per weight, scales included", fontsize=9)
     extra = [(Line2D([], [], color=INK, linewidth=1.0, linestyle=(0, (4, 2))), "least error at these bits")]
     if any(p[2] < count for p in points):
         extra.append((Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=INK), "not run on every tensor"))
     method_legend(figure, [p[4] for p in points], look, extra=extra)
     caption = ("Every format, block and method: a colour and a mark are a method, over all tensors. Points on the dashed frontier are named: "
-               "nothing run here has less error with as few bits. Bits count codes, block scales and the tensor scale.")
+               "nothing run here has less error with as few bits. Bits count codes, block scales and the tensor scale."
+               + (" The axes are cut where no point lies; each panel has its own range of errors." if len(parts) > 1 else ""))
     data = [[*p[3], *p[4].cells, p[0], p[1], p[2], int(p in front)] for p in points]
     return Plot("pareto", "Bits against error", caption, figure,
                 ["format", "block", "method", "settings", "bits_per_weight", "relative_mse", "tensors", "on_frontier"], data)
+
+
+def cut(bits):
+    """[(least, most)] of the bits, in two parts where the first gap of more than GAP lies."""
+    bits = sorted(bits)
+    gap = next((i for i in range(1, len(bits)) if bits[i] - bits[i - 1] > GAP), None)
+    return [(bits[0], bits[-1])] if gap is None else [(bits[0], bits[gap - 1]), (bits[gap], bits[-1])]
+
+
+def draw_bits(ax, points, front, count, look):
+    """Points of one part, with the frontier among them."""
+    for bits, error, have, _, v in points:
+        style = dot(*look[v], size=6.0, alpha=0.9)
+        if have < count:
+            style.update(markerfacecolor="none", markeredgecolor=look[v][0], markeredgewidth=1.1)
+        ax.plot([bits], [error], **style)
+    ax.step([p[0] for p in front], [p[1] for p in front], where="post", color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=0)
+    ax.set(yscale="log")
+    ax.grid()
+    log_range(ax.yaxis, [p[1] for p in points])
+    ax.margins(x=0.12)
 
 
 def label_front(ax, front):
@@ -137,7 +157,8 @@ def theory_plot(results, axis="block"):
     if not panels:
         return None
     look = looks(results)
-    shown = dict(list(panels.items())[:PANELS])
+    drawn = [list(panels)[i * (len(panels) - 1) // max(PANELS - 1, 1)] for i in range(PANELS)] if len(panels) > PANELS else list(panels)
+    shown = {panel: panels[panel] for panel in drawn}
     figure, axes = grid_axes(len(shown), 3.1, 2.7, columns=2)
     names = {key for _, key in shown}
     for ax, ((form, key), lines) in zip(axes, shown.items()):
@@ -150,7 +171,7 @@ def theory_plot(results, axis="block"):
     method_legend(figure, [v for lines in shown.values() for v, _ in lines], look, extra=extra)
     caption = ("A line is the error that theory expects of a normal distribution, a mark the measured one (the mean over seeds) with its 95 % "
                "interval. " + ("" if axis == "block" else "A number is the block size of the line that starts there. ")
-               + (f"The first {PANELS} panels are drawn." if len(shown) < len(panels) else "")).strip()
+               + (f"{PANELS} of {len(panels)} panels are drawn; the CSV has all." if len(shown) < len(panels) else "")).strip()
     data = [[form, *key, *v.cells, "" if block is None else block, *x] for (form, key), lines in panels.items()
             for (v, block), xs in lines.items() for x in xs]
     return Plot(f"theory_{axis}", f"Theory and measurement along {'blocks' if axis == 'block' else 'the standard deviation'}", caption, figure,
