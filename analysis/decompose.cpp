@@ -38,11 +38,7 @@ ScaleShares scale_shares(const Matrix& m, const Quantized& q) {
   ScaleShares out;
   for (std::int64_t first = 0; first < m.rows; first += together) {
     for (std::int64_t column = 0, b = 0; column < m.cols; column += q.config.block, ++b) {
-      float amax = 0;
-      for (std::int64_t r = first; r < std::min(first + together, m.rows); ++r) {
-        amax = std::max(amax, sim::amax(m.row(r) + column, std::min<std::int64_t>(q.config.block, m.cols - column)));
-      }
-      if (amax == 0) continue;
+      if (block_amax(m, q.config, first, b) == 0) continue;
       const int code = q.scale_code(first, b);
       ++out.blocks;
       out.zero += scale.has_zero && code == 0;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "analysis/places.hpp"
 #include "sim/encode_lanes.hpp"
 
 namespace fp4scope::analysis {
@@ -26,18 +27,6 @@ int NaiveBaseline::scale_code(std::int64_t block) const {
   return q_.config.format->selects() ? code & ~formats::selection_bit : code;
 }
 
-float NaiveBaseline::tile_amax(std::int64_t row, std::int64_t block) const {
-  const std::int64_t first = block * q_.config.block, last = std::min(first + q_.config.block, original_.cols);
-  const int tile = q_.config.tile_rows();
-  float largest[2] = {0, 0};
-  const std::int64_t begin = row / tile * tile, end = std::min(begin + tile, original_.rows);
-  for (std::int64_t r = begin; r < end; ++r) {
-    largest[1] = sim::amax(original_.row(r) + first, last - first);
-    largest[0] = sim::amax(largest, 2);  // orders NaN on top, as within a row
-  }
-  return largest[0];
-}
-
 int NaiveBaseline::naive_code(std::int64_t row, std::int64_t block) const {
   const float amax = amax_[static_cast<std::size_t>(block)];
   const int code = sim::scale_code(q_.config.format->scale, naive_.rule, amax, q_.tensor_scale);
@@ -56,7 +45,7 @@ void NaiveBaseline::look_at(std::int64_t row, const double* own_sse) {
   scales_.clear();
   for (std::int64_t b = 0; b < q_.blocks_per_row(); ++b) {
     const auto i = static_cast<std::size_t>(b);
-    amax_[i] = tile_amax(row, b);
+    amax_[i] = block_amax(original_, q_.config, row, b);
     if (!std::isfinite(amax_[i])) {
       sse_[i] = std::numeric_limits<double>::quiet_NaN();
       continue;

@@ -26,7 +26,6 @@ class NaiveBaseline {
   double sse(std::int64_t block) const { return sse_[static_cast<std::size_t>(block)]; }
 
  private:
-  float tile_amax(std::int64_t row, std::int64_t block) const;
   int naive_code(std::int64_t row, std::int64_t block) const;
   void encode_gathered();
 

@@ -54,15 +54,6 @@ struct RowPlaces {
   }
 };
 
-/// The largest magnitude of the block, or of the tile that this row is part of.
-float block_amax(const Matrix& m, const QuantizeConfig& config, std::int64_t row, std::int64_t first,
-                 std::int64_t last) {
-  const std::int64_t top = row - row % config.tile_rows(), bottom = std::min(top + config.tile_rows(), m.rows);
-  float amax = 0;
-  for (std::int64_t r = top; r < bottom; ++r) amax = std::max(amax, sim::amax(m.row(r) + first, last - first));
-  return amax;
-}
-
 /// floor(48 |x| / amax), the last bin closed. 48 |x| is exact in binary64. With |x| = X 2^f and amax = A 2^e, X and A
 /// of 24 bits, the quotient comes near 1 or more only for e - f <= 6: if no whole number, it is then 1 / (A 2^6) >
 /// 2^-31 or more below the next one, and rounding to 53 bits can't reach that.
@@ -78,7 +69,7 @@ void measure_row(const Matrix& original, const Quantized& q, std::int64_t row, R
   const std::uint8_t* const codes = q.codes.data() + row * q.cols;
   for (std::int64_t first = 0; first < original.cols; first += q.config.block) {
     const std::int64_t b = first / q.config.block, last = std::min(first + q.config.block, original.cols);
-    const float amax = block_amax(original, q.config, row, first, last);
+    const float amax = block_amax(original, q.config, row, b);
     const double step = q.step(row, b);
     const bool integer = q.integer(row, b);
     Sums block;
@@ -154,6 +145,17 @@ Places places_of(const Matrix& original, const Quantized& q) {
   PlaceSums sums(q.config, original.rows, original.cols);
   sums.add(original, q);
   return sums.places();
+}
+
+float block_amax(const Matrix& original, const QuantizeConfig& config, std::int64_t row, std::int64_t block) {
+  const std::int64_t first = block * config.block, last = std::min(first + config.block, original.cols);
+  const std::int64_t top = row - row % config.tile_rows(), bottom = std::min(top + config.tile_rows(), original.rows);
+  float largest[2] = {0, 0};
+  for (std::int64_t r = top; r < bottom; ++r) {
+    largest[1] = sim::amax(original.row(r) + first, last - first);
+    largest[0] = sim::amax(largest, 2);  // orders NaN on top, as within a row
+  }
+  return largest[0];
 }
 
 int first_normal_code(const formats::Format& scale) { return scale.has_zero ? 1 << scale.mantissa_bits : 0; }

@@ -47,6 +47,9 @@ class PlaceSums {
 
 Places places_of(const Matrix& original, const Quantized& q);
 
+/// The largest magnitude of a block, or of the tile that this row is part of, padding left out; NaN if there is one.
+float block_amax(const Matrix& original, const QuantizeConfig& config, std::int64_t row, std::int64_t block);
+
 /// Scale codes below this one are subnormal (or zero): 2^mantissa bits where the format has a zero, else 0.
 int first_normal_code(const formats::Format& scale);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "analysis/exact_products.hpp"
+#include "analysis/places.hpp"
 
 namespace fp4scope::analysis {
 
@@ -140,9 +141,7 @@ double add_rows(Accumulators& sums, const Tables& tables, const Matrix& m, const
                 std::int64_t last) {
   double inflation = 0;
   for (std::int64_t column = 0, b = 0; column < m.cols; column += q.config.block, ++b) {
-    const std::int64_t width = std::min<std::int64_t>(q.config.block, m.cols - column);
-    float amax = 0;
-    for (std::int64_t r = first; r < last; ++r) amax = std::max(amax, sim::amax(m.row(r) + column, width));
+    const float amax = block_amax(m, q.config, first, b);
     for (std::int64_t r = first; r < last; ++r) add_block(sums, tables, m, q, r, b, amax);
     const double step = q.step(first, b);
     if (!(step > 0 && amax > 0)) continue;
