@@ -1,0 +1,218 @@
+// The kernels as plain C++: what sim/ and search/ compute, many blocks at once, in a GPU's memory, with the same bytes.
+//
+// Built without nvcc there are no devices (none.cpp) and nothing else here may be called. A function that takes a
+// Stream queues its work there and returns; memory that it was given has to live until the stream's wait(). Pointers
+// named x, scales, packed, ... point into the stream's device unless a docstring says host. Failures, those of earlier
+// kernels too, throw Error.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "search/recipe_search.hpp"
+#include "search/search.hpp"
+#include "sim/hadamard.hpp"
+
+namespace fp4scope::cuda {
+
+struct Device {
+  std::string name;     ///< "NVIDIA H200"
+  int major, minor;     ///< compute capability
+  int processors;       ///< streaming multiprocessors
+  std::int64_t cache;   ///< bytes of its second-level cache
+  std::int64_t memory;  ///< bytes
+};
+
+/// Those of this host, looked for once. Empty without nvcc, without a driver, without a device.
+const std::vector<Device>& devices();
+
+/// Why there are none: "this program was built without nvcc", "no NVIDIA driver ..."; "" if there are some.
+const std::string& why_none();
+
+/// Bytes in a device's memory.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(int device, std::int64_t bytes);
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+
+  std::int64_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::int64_t bytes_ = 0;
+  int device_ = 0;
+};
+
+/// Page-locked bytes of the host: copies from and to them run beside kernels.
+class HostMemory {
+ public:
+  HostMemory() = default;
+  explicit HostMemory(std::int64_t bytes);
+  HostMemory(HostMemory&& other) noexcept;
+  HostMemory& operator=(HostMemory&& other) noexcept;
+  ~HostMemory();
+
+  std::int64_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::int64_t bytes_ = 0;
+};
+
+/// Work in order. Different streams run side by side.
+class Stream {
+ public:
+  explicit Stream(int device = 0);
+  Stream(const Stream&) = delete;
+  ~Stream();
+
+  int device() const { return device_; }
+  void* handle() const { return handle_; }  ///< a cudaStream_t
+  void upload(void* to, const void* from_host, std::int64_t bytes);
+  void download(void* to_host, const void* from, std::int64_t bytes);
+  void copy(void* to, const void* from, std::int64_t bytes);
+  void fill(void* to, int byte, std::int64_t bytes);
+  void wait();
+
+ private:
+  void* handle_ = nullptr;
+  int device_ = 0;
+};
+
+/// Seconds of device time between two points of a stream.
+class Timer {
+ public:
+  explicit Timer(Stream& stream);
+  Timer(const Timer&) = delete;
+  ~Timer();
+
+  void start();
+  void stop();
+  double seconds();  ///< waits
+
+ private:
+  Stream& stream_;
+  void* from_ = nullptr;
+  void* to_ = nullptr;
+};
+
+/// What the elements of a matrix are; bf16 and f16 widen to binary32 exactly.
+enum class Type : std::uint8_t { f32, bf16, f16 };
+constexpr std::int64_t width(Type type) { return type == Type::f32 ? 4 : 2; }
+
+/// What has to be known of a tensor before its elements are quantized; magnitudes as binary32 bits, which order as they
+/// do. analysis/matrix.hpp's Survey has the same.
+struct Extremes {
+  std::uint32_t finite_amax;  ///< the largest finite magnitude
+  std::uint32_t amax;         ///< the largest that is no NaN
+  std::uint32_t has_nan;      ///< 0 or 1
+  std::uint32_t reserved;
+  std::uint64_t nonfinite;        ///< how many
+  std::uint64_t first_nonfinite;  ///< the lowest index, ~0 if all are finite
+};
+
+/// x[n] -> *out, in device memory.
+void find_extremes(Stream& stream, Type type, const void* x, std::int64_t n, Extremes* out);
+
+/// A matrix [rows, cols], row-major, anywhere in device memory.
+struct Matrix {
+  Type type;
+  const void* x;
+  std::int64_t rows, cols;
+};
+
+/// Which task quantize() serves: methods that choose a scale for nearest elements, recipe `exact`, elements of 4 bits.
+bool serves(const search::SearchTask& task);
+
+/// The bytes of search::quantize_rows on columns padded with zeros to P, a multiple of task.block:
+/// scales [rows, P / block], packed [rows, P / 2], the even column in the low nibble. A block with a NaN or an Inf gets
+/// the scale format's NaN and codes of zero. `tensor_scale`, in device memory, takes the place of task.tensor_scale
+/// unless null. task.hessians is host memory; task.stop is not looked at. Needs serves(task).
+void quantize(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+              std::uint8_t* packed, const float* tensor_scale = nullptr);
+
+/// The same by the plain functions of search/ and sim/, one thread a block: what quantize() does where no faster kernel
+/// serves, and what the faster ones are compared with.
+void quantize_plain(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+                    std::uint8_t* packed, const float* tensor_scale = nullptr);
+
+// ---- recipes ----
+
+/// As search::recipe_block for every block of a matrix, columns padded with zeros: scales [rows, P / block], codes
+/// packed [rows, P / 2] for elements of up to 4 bits, else [rows, P]. task.tensor is sim::recipe_tensor's of the whole
+/// tensor. Tiles of `tile_rows` rows share a scale.
+void quantize_recipe(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                     std::uint8_t* scales, std::uint8_t* codes);
+
+/// The same by the plain functions, one thread a block.
+void quantize_recipe_plain(Stream& stream, const search::RecipeTask& task, int block, int tile_rows,
+                           const Matrix& matrix, std::uint8_t* scales, std::uint8_t* codes);
+
+// ---- least r^T H r ----
+
+/// H of every block of columns in a device's memory, with what the filter needs of it: made once a layer.
+class DeviceHessians {
+ public:
+  DeviceHessians(Stream& stream, const search::Hessians& hessians);
+  DeviceHessians(const DeviceHessians&) = delete;
+  ~DeviceHessians();
+
+  struct Parts;
+  const Parts& parts() const { return *parts_; }
+
+ private:
+  Parts* parts_;
+};
+
+/// quantize() for MethodKind::hessian. Waits for the stream: the few blocks that the device can't decide are downloaded
+/// and decided by search::hessian_code. `count`, of the host, may be null.
+void quantize_hessian(Stream& stream, const search::SearchTask& task, const DeviceHessians& hessians,
+                      const Matrix& matrix, std::uint8_t* scales, std::uint8_t* packed,
+                      const float* tensor_scale = nullptr, search::SearchCount* count = nullptr);
+
+// ---- elements at given scales ----
+
+struct ElementTask {
+  const formats::BlockFormat* format;
+  int block;
+  float tensor_scale = 1;
+  formats::Rounding rounding = formats::Rounding::nearest_even;  ///< or stochastic; others for wide elements alone
+  std::uint64_t seed = 1;                                        ///< of stochastic rounding, with
+  std::uint32_t stream = 0;                                      ///< the tensor's own numbers and
+  std::int64_t first_row = 0;                                    ///< the matrix's first row in the tensor
+};
+
+/// Codes at given scales [rows, P / block], as analysis/quantize.hpp's pipeline has them: packed [rows, P / 2] for
+/// elements of up to 4 bits, else [rows, P]. IF4's selection in bit 7 of a scale.
+void encode(Stream& stream, const ElementTask& task, const Matrix& matrix, const std::uint8_t* scales,
+            std::uint8_t* codes);
+
+/// The exact products, rounded once to `out_type`: out [rows, cols] of codes and scales over P columns.
+void dequantize(Stream& stream, const ElementTask& task, std::int64_t rows, std::int64_t cols,
+                const std::uint8_t* scales, const std::uint8_t* codes, Type out_type, void* out);
+
+/// Runs of n columns rotated as sim/hadamard.hpp has it, columns padded with zeros to P, a multiple of n: out [rows,
+/// P]. signs [n], of the host.
+void rotate(Stream& stream, int n, const std::int8_t* signs, sim::HadamardArithmetic arithmetic, bool back,
+            const Matrix& matrix, float* out);
+
+/// x[n] -> codes[n] of one byte, or two for formats of 16 bits; words[n] random numbers, null unless stochastic.
+void encode_values(Stream& stream, const formats::Format& format, formats::Rounding rounding,
+                   formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words, void* codes);
+
+/// codes[n] -> values[n].
+void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
+
+}  // namespace fp4scope::cuda
