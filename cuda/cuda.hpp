@@ -12,6 +12,7 @@
 
 #include "search/recipe_search.hpp"
 #include "search/search.hpp"
+#include "sim/converter.hpp"
 #include "sim/hadamard.hpp"
 
 namespace fp4scope::cuda {
@@ -212,7 +213,12 @@ void rotate(Stream& stream, int n, const std::int8_t* signs, sim::HadamardArithm
 void encode_values(Stream& stream, const formats::Format& format, formats::Rounding rounding,
                    formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words, void* codes);
 
-/// codes[n] -> values[n].
+/// The same by a row of sim/converter.hpp; `rounding` and `overflow` are what the row offers.
+void convert_values(Stream& stream, const sim::Converter& converter, formats::Rounding rounding,
+                    formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words,
+                    void* codes);
+
+/// codes[n] -> values[n]; a NaN is the positive quiet one, 0x7FC00000.
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
 }  // namespace fp4scope::cuda

@@ -71,6 +71,10 @@ void encode_values(Stream&, const formats::Format&, formats::Rounding, formats::
                    const std::uint32_t*, void*) {
   refuse();
 }
+void convert_values(Stream&, const sim::Converter&, formats::Rounding, formats::Overflow, const float*, std::int64_t,
+                    const std::uint32_t*, void*) {
+  refuse();
+}
 void decode_values(Stream&, const formats::Format&, const void*, std::int64_t, float*) { refuse(); }
 
 }  // namespace fp4scope::cuda

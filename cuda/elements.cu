@@ -1,0 +1,310 @@
+// Codes of elements at given scales, and their values again: analysis/quantize.cpp's encode_row and for_each_value.
+//
+// The fast encoder takes elements of 4 bits to nearest, one block a thread. |x| is compared with binary32 stand-ins of
+// the thresholds midpoint_k * block scale * tensor scale, as in sim/encode_lanes.hpp: |x| passes threshold k iff
+//
+//   |x| > f_k,   f_k = the largest float at most the threshold, and for odd k, where a tie goes up, below it.
+//
+// midpoint * block scale is a binary32 number m where block scale < 2^119: midpoints have at most 9 bits from 2^-17 to
+// 2^8, scales at most 5 bits and are at least 2^-127, so m's bits lie within 2^-149 .. 2^127 and number 14. Then the
+// threshold is the real product m T, and RD(m T) is f_k; it is the threshold itself iff RD and RU agree, and f_k is the
+// float before it where that must not be. Blocks at scales beyond take the product in binary64.
+// f_0 <= f_1 <= .. <= f_6, since thresholds strictly ascend, so three comparisons find how many |x| exceeds.
+//
+// The general encoder takes anything else, and calls what the CPU calls, two or four elements a thread.
+#include <cstring>
+
+#include "cuda/runtime.cuh"
+#include "formats/pack.hpp"
+#include "sim/block.hpp"
+#include "sim/random.hpp"
+
+namespace fp4scope::cuda {
+
+namespace {
+
+constexpr int threads = 256;
+
+/// What threads need of a task. Shapes in elements; `cols` of the matrix, `padded` of the codes.
+struct Elements {
+  formats::BlockFormat format;
+  int block;
+  float tensor_scale;
+  formats::Rounding rounding;
+  std::uint64_t seed;
+  std::uint32_t stream;
+  std::int64_t first_row, rows, cols, padded;
+
+  /// tensor scale * block scale of a stored scale.
+  __device__ double step(std::uint8_t scale) const {
+    const std::uint32_t code = format.selects() ? scale & ~formats::selection_bit : scale;
+    return static_cast<double>(tensor_scale) * formats::decode_double(format.scale, code);
+  }
+  __device__ bool integer(std::uint8_t scale) const {
+    return format.selects() && (scale & formats::selection_bit) != 0;
+  }
+};
+
+Elements elements_of(const ElementTask& task, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t padded = (cols + task.block - 1) / task.block * task.block;
+  return {*task.format, task.block,  task.tensor_scale, task.rounding, task.seed,
+          task.stream,  task.first_row, rows,           cols,          padded};
+}
+
+bool aligned(const void* p, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
+
+/// Enough thread blocks to fill the device.
+unsigned filling_grid(const Stream& stream, std::int64_t n) {
+  const int most = devices()[static_cast<std::size_t>(stream.device())].processors * 16;
+  return std::max(1u, std::min(grid_of(n, threads), static_cast<unsigned>(most)));
+}
+
+// ---- encode, in general ----
+
+/// Codes of `run` elements of a block, in real numbers, as sim/block.hpp has them.
+template <int run>
+struct Codes {
+  std::uint8_t code[run];
+};
+
+/// `position` of the first in the tensor.
+template <int run>
+__device__ Codes<run> encode_run(const Elements& e, const sim::Grid grids[2], std::uint8_t scale, const float* x,
+                                 std::uint64_t position) {
+  Codes<run> out;
+  std::uint32_t words[run] = {};
+  const bool stochastic = e.rounding == formats::Rounding::stochastic;
+  if (stochastic) sim::fill_words(e.seed, e.stream, position, run, words);
+  const double step = e.step(scale);
+  if (e.format.element.bits > 4) {
+    sim::quantize_wide_block(e.format.element, x, run, step, e.rounding, words, out.code);
+    return out;
+  }
+  constexpr formats::Format int4 = formats::int4;
+  const bool integer = e.integer(scale);
+  const formats::Format& element = integer ? int4 : e.format.element;
+  const sim::Grid& grid = grids[integer ? 1 : 0];
+  const double factor = sim::grid_factor(e.format);
+  if (stochastic) sim::quantize_block_stochastic(element, grid, x, run, step, words, out.code, factor);
+  else sim::quantize_block(element, grid, x, run, step, out.code, factor);
+  return out;
+}
+
+/// `run` consecutive elements a thread, which lie in one block.
+template <int run, class T>
+__global__ void encode_kernel(Elements e, const T* x, const std::uint8_t* scales, std::uint8_t* codes) {
+  __shared__ sim::Grid grids[2];
+  if (threadIdx.x < 2) grids[threadIdx.x] = sim::make_grid(e.format, threadIdx.x == 1);
+  __syncthreads();
+  const std::int64_t per_row = e.padded / run, stride = static_cast<std::int64_t>(gridDim.x) * threads;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
+       i += stride) {
+    const std::int64_t row = i / per_row, col = i % per_row * run;
+    float values[run];
+    for (int k = 0; k < run; ++k) values[k] = col + k < e.cols ? widened(x, row * e.cols + col + k) : 0.0f;
+    const std::uint8_t scale = scales[row * (e.padded / e.block) + col / e.block];
+    const auto position = static_cast<std::uint64_t>((e.first_row + row) * e.padded + col);
+    const Codes<run> c = encode_run<run>(e, grids, scale, values, position);
+    if (e.format.element.bits > 4) {
+      for (int k = 0; k < run; ++k) codes[row * e.padded + col + k] = c.code[k];
+    } else {
+      for (int k = 0; k < run; k += 2) {
+        codes[(row * e.padded + col + k) / 2] = formats::pack_nibbles(c.code[k], c.code[k + 1]);
+      }
+    }
+  }
+}
+
+// ---- encode, to nearest in 4 bits ----
+
+/// Eight codes to a word; f are the stand-ins.
+struct StandIns {
+  float f[7];
+
+  /// The code of the nearest level, 4, 2 and 1 by one comparison each.
+  __device__ std::uint32_t index(float magnitude) const {
+    const bool four = magnitude > f[3];
+    const float middle = four ? f[5] : f[1], low = four ? f[4] : f[0], high = four ? f[6] : f[2];
+    const bool two = magnitude > middle;
+    const bool one = magnitude > (two ? high : low);
+    return (four ? 4u : 0u) + (two ? 2u : 0u) + (one ? 1u : 0u);
+  }
+};
+
+/// What the fast kernel needs of a format.
+struct NearestTask {
+  formats::Format scale;
+  float tensor_scale;
+  float midpoint[7];
+  bool twos_complement;
+  std::int64_t blocks;
+};
+
+/// The stand-ins at a scale's value; inf, which nothing exceeds, without a positive scale.
+__device__ StandIns make_stand_ins(const NearestTask& task, float scale) {
+  StandIns s;
+  const bool small = scale < 0x1p119f;
+#pragma unroll
+  for (int k = 0; k < 7; ++k) {
+    float down = __int_as_float(0x7F800000), up = down;
+    if (small) {
+      const float product = task.midpoint[k] * scale;
+      down = __fmul_rd(product, task.tensor_scale);
+      up = __fmul_ru(product, task.tensor_scale);
+    } else {
+      const double product = static_cast<double>(task.midpoint[k]) * scale * task.tensor_scale;
+      down = __double2float_rd(product);
+      up = __double2float_ru(product);
+    }
+    const bool before = k % 2 == 1 && down == up && scale > 0;
+    const float f = before ? __uint_as_float(__float_as_uint(down) - 1) : down;
+    s.f[k] = scale > 0 ? f : __int_as_float(0x7F800000);
+  }
+  return s;
+}
+
+/// Eight elements, 16 or 32 bytes that are aligned to 16.
+struct Eight {
+  float x[8];
+};
+__device__ Eight load_eight(const float* x) {
+  const float4 a = __ldcs(reinterpret_cast<const float4*>(x)), b = __ldcs(reinterpret_cast<const float4*>(x) + 1);
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+}
+template <class T>
+__device__ Eight load_eight(const T* x) {
+  const uint4 words = __ldcs(reinterpret_cast<const uint4*>(x));
+  T halves[8];
+  memcpy(halves, &words, sizeof words);
+  Eight out;
+#pragma unroll
+  for (int k = 0; k < 8; ++k) out.x[k] = widened(halves, k);
+  return out;
+}
+
+template <bool twos_complement>
+__device__ std::uint32_t pack_eight(const StandIns& s, const Eight& e) {
+  std::uint32_t word = 0;
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    const std::uint32_t bits = __float_as_uint(e.x[k]), index = s.index(__uint_as_float(bits & 0x7FFFFFFFu));
+    const std::uint32_t negative = 0u - (bits >> 31);
+    const std::uint32_t code = twos_complement ? ((index ^ negative) - negative) & 15u : index | (bits >> 28 & 8u);
+    word |= code << 4 * k;
+  }
+  return word;
+}
+
+/// One block of a multiple of eight elements a thread; rows have no padding, so that blocks lie one after the other.
+template <int block, bool twos_complement, class T>
+__global__ void nearest_kernel(NearestTask task, const T* x, const std::uint8_t* scales, std::uint8_t* codes) {
+  __shared__ float value[256];
+  value[threadIdx.x] = formats::decode_float(task.scale, threadIdx.x);
+  __syncthreads();
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * threads;
+  for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; b < task.blocks; b += stride) {
+    const StandIns stand_ins = make_stand_ins(task, value[scales[b]]);
+    std::uint32_t words[block / 8];
+#pragma unroll
+    for (int k = 0; k < block / 8; ++k) {
+      words[k] = pack_eight<twos_complement>(stand_ins, load_eight(x + b * block + 8 * k));
+    }
+    if constexpr (block == 16) reinterpret_cast<uint2*>(codes)[b] = make_uint2(words[0], words[1]);
+    else reinterpret_cast<uint4*>(codes)[b] = make_uint4(words[0], words[1], words[2], words[3]);
+  }
+}
+
+/// Whether the fast kernel serves.
+bool is_plain_nearest(const ElementTask& task, const Matrix& matrix, const std::uint8_t* codes) {
+  const bool four_bits = task.format->element.bits <= 4 && !task.format->selects();
+  const bool whole = (task.block == 16 || task.block == 32) && matrix.cols % task.block == 0;
+  const bool scaled = task.tensor_scale > 0 && task.tensor_scale < __builtin_inff();
+  return four_bits && whole && scaled && task.rounding == formats::Rounding::nearest_even &&
+         sim::make_grid(*task.format).levels == 8 && aligned(matrix.x, 16) &&
+         aligned(codes, static_cast<std::uintptr_t>(task.block) / 2);
+}
+
+template <int block, class T>
+void launch_nearest(Stream& stream, const NearestTask& task, const T* x, const std::uint8_t* scales,
+                    std::uint8_t* codes) {
+  const auto kernel = task.twos_complement ? nearest_kernel<block, true, T> : nearest_kernel<block, false, T>;
+  kernel<<<filling_grid(stream, task.blocks), threads, 0, handle(stream)>>>(task, x, scales, codes);
+}
+
+void encode_nearest(Stream& stream, const ElementTask& task, const Matrix& matrix, const std::uint8_t* scales,
+                    std::uint8_t* codes) {
+  NearestTask nearest = {task.format->scale, task.tensor_scale, {}, task.format->element.twos_complement,
+                         matrix.rows * (matrix.cols / task.block)};
+  const sim::Grid grid = sim::make_grid(*task.format);
+  for (int k = 0; k < 7; ++k) nearest.midpoint[k] = static_cast<float>(grid.midpoint[k]);
+  with_type(matrix.type, matrix.x, [&](const auto* x) {
+    if (task.block == 16) launch_nearest<16>(stream, nearest, x, scales, codes);
+    else launch_nearest<32>(stream, nearest, x, scales, codes);
+  });
+}
+
+// ---- dequantize ----
+
+__device__ void store(double value, float* out) {
+  *out = value == value ? static_cast<float>(value) : __uint_as_float(0x7FC00000u);
+}
+template <class T>
+__device__ void store(double value, T* out) {
+  constexpr bool brain = std::is_same_v<T, __nv_bfloat16>;
+  constexpr formats::Format format = brain ? formats::Format(formats::bf16) : formats::Format(formats::fp16);
+  const auto code = static_cast<std::uint16_t>(
+      formats::encode(format, value, formats::Rounding::nearest_even, formats::Overflow::nan).code);
+  memcpy(out, &code, sizeof code);
+}
+
+/// Two columns a thread: a byte of 4-bit codes, or two.
+template <class T>
+__global__ void dequantize_kernel(Elements e, const std::uint8_t* scales, const std::uint8_t* codes, T* out) {
+  const std::int64_t per_row = e.padded / 2, stride = static_cast<std::int64_t>(gridDim.x) * threads;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
+       i += stride) {
+    const std::int64_t row = i / per_row, col = i % per_row * 2;
+    const std::uint8_t scale = scales[row * (e.padded / e.block) + col / e.block];
+    const double step = e.step(scale);
+    for (int k = 0; k < 2 && col + k < e.cols; ++k) {
+      const std::uint32_t code =
+          e.format.element.bits > 4 ? codes[2 * i + k] : formats::unpack_nibble(codes + i, k);
+      const double value = sim::dequantize(e.format, static_cast<std::uint8_t>(code), step, e.integer(scale));
+      store(value, out + row * e.cols + col + k);
+    }
+  }
+}
+
+}  // namespace
+
+void encode(Stream& stream, const ElementTask& task, const Matrix& matrix, const std::uint8_t* scales,
+            std::uint8_t* codes) {
+  if (matrix.rows * matrix.cols == 0) return;
+  select(stream.device());
+  if (is_plain_nearest(task, matrix, codes)) {
+    encode_nearest(stream, task, matrix, scales, codes);
+  } else {
+    const Elements e = elements_of(task, matrix.rows, matrix.cols);
+    const unsigned grid = filling_grid(stream, e.rows * e.padded / 4);
+    with_type(matrix.type, matrix.x, [&](const auto* x) {
+      if (task.block % 4 == 0) encode_kernel<4><<<grid, threads, 0, handle(stream)>>>(e, x, scales, codes);
+      else encode_kernel<2><<<grid, threads, 0, handle(stream)>>>(e, x, scales, codes);
+    });
+  }
+  check_launch("encode");
+}
+
+void dequantize(Stream& stream, const ElementTask& task, std::int64_t rows, std::int64_t cols,
+                const std::uint8_t* scales, const std::uint8_t* codes, Type out_type, void* out) {
+  if (rows * cols == 0) return;
+  select(stream.device());
+  const Elements e = elements_of(task, rows, cols);
+  const unsigned grid = filling_grid(stream, rows * e.padded / 2);
+  with_type(out_type, out, [&](const auto* constant) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(constant)>>;
+    dequantize_kernel<<<grid, threads, 0, handle(stream)>>>(e, scales, codes, static_cast<T*>(out));
+  });
+  check_launch("dequantize");
+}
+
+}  // namespace fp4scope::cuda
