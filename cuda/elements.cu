@@ -244,12 +244,41 @@ void encode_nearest(Stream& stream, const ElementTask& task, const Matrix& matri
 }
 
 // ---- dequantize ----
+//
+// element * block scale is a binary32 number m where block scale < 2^110: elements have at most 9 bits within 2^-17 ..
+// 2^16. The value is m T. RN(m T) is its binary32. For 16 bits it is first rounded to odd: RZ(m T), the last bit set
+// unless m T is that number. What lies on or beside a midpoint of bf16 or f16 stays there, since binary32 has more than
+// two bits more everywhere, so that the second rounding is the only one (Boldo and Melquiond 2008, theorem 3).
+// IF4's INT4, with a quotient, and larger scales go by binary64.
 
-__device__ void store(double value, float* out) {
-  *out = value == value ? static_cast<float>(value) : __uint_as_float(0x7FC00000u);
+__device__ void store_number(float x, float* out) { *out = x; }
+__device__ void store_number(float x, __nv_bfloat16* out) { *out = __float2bfloat16_rn(x); }
+__device__ void store_number(float x, __half* out) { *out = __float2half_rn(x); }
+
+/// A NaN is the one that the CPU stores.
+__device__ void store_nan(float* out) { *out = __uint_as_float(0x7FC00000u); }
+__device__ void store_nan(__nv_bfloat16* out) { *out = __ushort_as_bfloat16(0x7FC0); }
+__device__ void store_nan(__half* out) { *out = __ushort_as_half(0x7E00); }
+
+/// m T, rounded once.
+template <class T>
+__device__ void store_product(float m, float tensor_scale, T* out) {
+  float product = __fmul_rn(m, tensor_scale);
+  if constexpr (sizeof(T) == 2) {
+    const bool inexact = __fmul_rd(m, tensor_scale) != __fmul_ru(m, tensor_scale);
+    product = __uint_as_float(__float_as_uint(__fmul_rz(m, tensor_scale)) | (inexact ? 1u : 0u));
+  }
+  if (product == product) store_number(product, out);
+  else store_nan(out);
+}
+
+/// A binary64 value, rounded once.
+__device__ void store_exact(double value, float* out) {
+  if (value == value) *out = static_cast<float>(value);
+  else store_nan(out);
 }
 template <class T>
-__device__ void store(double value, T* out) {
+__device__ void store_exact(double value, T* out) {
   constexpr bool brain = std::is_same_v<T, __nv_bfloat16>;
   constexpr formats::Format format = brain ? formats::Format(formats::bf16) : formats::Format(formats::fp16);
   const auto code = static_cast<std::uint16_t>(
@@ -257,22 +286,64 @@ __device__ void store(double value, T* out) {
   memcpy(out, &code, sizeof code);
 }
 
-/// Two columns a thread: a byte of 4-bit codes, or two.
-template <class T>
+/// `run` consecutive codes, one a byte; eight lie on their own words.
+template <int run>
+__device__ Codes<run> load_codes(const std::uint8_t* codes, std::int64_t position, bool wide) {
+  Codes<run> out;
+  if (wide) {
+    if constexpr (run == 8) {
+      const uint2 words = *reinterpret_cast<const uint2*>(codes + position);
+      memcpy(out.code, &words, sizeof words);
+    } else {
+      for (int k = 0; k < run; ++k) out.code[k] = codes[position + k];
+    }
+  } else {
+    std::uint32_t word = codes[position / 2];
+    if constexpr (run == 8) word = *reinterpret_cast<const std::uint32_t*>(codes + position / 2);
+#pragma unroll
+    for (int k = 0; k < run; ++k) out.code[k] = word >> 4 * k & 15;
+  }
+  return out;
+}
+
+/// `run` columns of a block a thread; eight where rows have no padding and everything is aligned.
+template <int run, class T>
 __global__ void dequantize_kernel(Elements e, const std::uint8_t* scales, const std::uint8_t* codes, T* out) {
-  const std::int64_t per_row = e.padded / 2, stride = static_cast<std::int64_t>(gridDim.x) * threads;
+  __shared__ float element[256], scale_value[256];
+  element[threadIdx.x] = static_cast<float>(formats::element_value(e.format, threadIdx.x));
+  scale_value[threadIdx.x] = formats::decode_float(e.format.scale, e.format.selects() ? threadIdx.x & 127u : threadIdx.x);
+  __syncthreads();
+  const std::int64_t per_row = e.padded / run, stride = static_cast<std::int64_t>(gridDim.x) * threads;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
        i += stride) {
-    const std::int64_t row = i / per_row, col = i % per_row * 2;
+    const std::int64_t row = i / per_row, col = i % per_row * run;
     const std::uint8_t scale = scales[row * (e.padded / e.block) + col / e.block];
-    const double step = e.step(scale);
-    for (int k = 0; k < 2 && col + k < e.cols; ++k) {
-      const std::uint32_t code =
-          e.format.element.bits > 4 ? codes[2 * i + k] : formats::unpack_nibble(codes + i, k);
-      const double value = sim::dequantize(e.format, static_cast<std::uint8_t>(code), step, e.integer(scale));
-      store(value, out + row * e.cols + col + k);
+    const Codes<run> c = load_codes<run>(codes, i * run, e.format.element.bits > 4);
+    const float block_scale = scale_value[scale];
+    const bool by_float = block_scale < 0x1p110f && !e.integer(scale);
+    alignas(16) T values[run];
+#pragma unroll
+    for (int k = 0; k < run; ++k) {
+      if (by_float) store_product(element[c.code[k]] * block_scale, e.tensor_scale, values + k);
+      else store_exact(sim::dequantize(e.format, c.code[k], e.step(scale), e.integer(scale)), values + k);
+    }
+    T* const to = out + row * e.cols + col;
+    if constexpr (run == 8) {
+      const uint4* const words = reinterpret_cast<const uint4*>(values);
+      for (int k = 0; k < static_cast<int>(sizeof(T)) / 2; ++k) reinterpret_cast<uint4*>(to)[k] = words[k];
+    } else {
+      for (int k = 0; k < run && col + k < e.cols; ++k) to[k] = values[k];
     }
   }
+}
+
+template <class T>
+void launch_dequantize(Stream& stream, const Elements& e, const std::uint8_t* scales, const std::uint8_t* codes,
+                       T* out) {
+  const bool eights = e.cols == e.padded && e.block % 8 == 0 && aligned(codes, 8) && aligned(out, 16);
+  const auto kernel = eights ? dequantize_kernel<8, T> : dequantize_kernel<2, T>;
+  kernel<<<filling_grid(stream, e.rows * e.padded / (eights ? 8 : 2)), threads, 0, handle(stream)>>>(e, scales, codes,
+                                                                                                   out);
 }
 
 }  // namespace
@@ -299,10 +370,9 @@ void dequantize(Stream& stream, const ElementTask& task, std::int64_t rows, std:
   if (rows * cols == 0) return;
   select(stream.device());
   const Elements e = elements_of(task, rows, cols);
-  const unsigned grid = filling_grid(stream, rows * e.padded / 2);
-  with_type(out_type, out, [&](const auto* constant) {
-    using T = std::remove_const_t<std::remove_pointer_t<decltype(constant)>>;
-    dequantize_kernel<<<grid, threads, 0, handle(stream)>>>(e, scales, codes, static_cast<T*>(out));
+  with_type(out_type, out, [&](const auto* values) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(values)>>;
+    launch_dequantize(stream, e, scales, codes, static_cast<T*>(out));
   });
   check_launch("dequantize");
 }
