@@ -82,9 +82,9 @@ struct Case {
   Shape shape;
   cuda::Type type;
   std::int64_t padded = 0;
-  std::vector<std::uint8_t> scales;
-  std::vector<unsigned char> bytes;  ///< of the matrix
-  std::vector<float> x;              ///< [rows, padded]
+  std::vector<std::uint8_t> scales = {};
+  std::vector<unsigned char> bytes = {};  ///< of the matrix
+  std::vector<float> x = {};              ///< [rows, padded]
 
   std::int64_t blocks_per_row() const { return padded / task.block; }
   int code_bits() const { return task.format->element.bits; }
