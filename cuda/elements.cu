@@ -14,7 +14,8 @@
 // The general encoder takes anything else, and calls what the CPU calls, two or four elements a thread.
 #include <cstring>
 
-#include "cuda/runtime.cuh"
+#include "cuda/launch.cuh"
+#include "formats/encode_float.hpp"
 #include "formats/pack.hpp"
 #include "sim/block.hpp"
 #include "sim/random.hpp"
@@ -34,6 +35,8 @@ struct Elements {
   std::uint64_t seed;
   std::uint32_t stream;
   std::int64_t first_row, rows, cols, padded;
+  formats::FloatEncoder encoder;  ///< of wide elements
+  bool by_float;                  ///< whether that serves
 
   /// tensor scale * block scale of a stored scale.
   __device__ double step(std::uint8_t scale) const {
@@ -47,27 +50,49 @@ struct Elements {
 
 Elements elements_of(const ElementTask& task, std::int64_t rows, std::int64_t cols) {
   const std::int64_t padded = (cols + task.block - 1) / task.block * task.block;
-  return {*task.format, task.block,  task.tensor_scale, task.rounding, task.seed,
-          task.stream,  task.first_row, rows,           cols,          padded};
-}
-
-bool aligned(const void* p, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
-/// Enough thread blocks to fill the device.
-unsigned filling_grid(const Stream& stream, std::int64_t n) {
-  const int most = devices()[static_cast<std::size_t>(stream.device())].processors * 16;
-  return std::max(1u, std::min(grid_of(n, threads), static_cast<unsigned>(most)));
+  const bool directed = task.rounding == formats::Rounding::up || task.rounding == formats::Rounding::down;
+  const bool powers = task.format->scale.mantissa_bits == 0 && task.tensor_scale == 1;
+  return {*task.format,
+          task.block,
+          task.tensor_scale,
+          task.rounding,
+          task.seed,
+          task.stream,
+          task.first_row,
+          rows,
+          cols,
+          padded,
+          formats::float_encoder(task.format->element, task.rounding, formats::Overflow::saturate),
+          powers && !directed};
 }
 
 // ---- encode, in general ----
 
-/// Codes of `run` elements of a block, in real numbers, as sim/block.hpp has them.
+/// `run` codes, one a byte.
 template <int run>
 struct Codes {
   std::uint8_t code[run];
 };
 
-/// `position` of the first in the tensor.
+/// Wide elements: x / step is x * 2^-k, so a binary32 number too unless it leaves the normal ones. Above them all
+/// directions saturate, as for Inf. Below them, where y < 2^-126, a quotient rounded to a subnormal or 0 has the code
+/// of 0 as it has itself, to nearest, toward zero, and stochastically, since no least element is below 2^-17 and 2^32
+/// of its share is below 1.
+template <int run>
+__device__ Codes<run> encode_wide(const Elements& e, double step, const float* x, const std::uint32_t* words) {
+  Codes<run> out;
+  if (!e.by_float) {
+    sim::quantize_wide_block(e.format.element, x, run, step, e.rounding, words, out.code);
+    return out;
+  }
+  const float inverse = step > 0 ? static_cast<float>(1 / step) : 0.0f;
+  for (int k = 0; k < run; ++k) {
+    out.code[k] = static_cast<std::uint8_t>(e.encoder(__float_as_uint(x[k] * inverse), words[k]));
+  }
+  return out;
+}
+
+/// Codes of elements of one block; `position` of the first in the tensor.
 template <int run>
 __device__ Codes<run> encode_run(const Elements& e, const sim::Grid grids[2], std::uint8_t scale, const float* x,
                                  std::uint64_t position) {
@@ -76,10 +101,7 @@ __device__ Codes<run> encode_run(const Elements& e, const sim::Grid grids[2], st
   const bool stochastic = e.rounding == formats::Rounding::stochastic;
   if (stochastic) sim::fill_words(e.seed, e.stream, position, run, words);
   const double step = e.step(scale);
-  if (e.format.element.bits > 4) {
-    sim::quantize_wide_block(e.format.element, x, run, step, e.rounding, words, out.code);
-    return out;
-  }
+  if (e.format.element.bits > 4) return encode_wide<run>(e, step, x, words);
   constexpr formats::Format int4 = formats::int4;
   const bool integer = e.integer(scale);
   const formats::Format& element = integer ? int4 : e.format.element;
@@ -88,6 +110,15 @@ __device__ Codes<run> encode_run(const Elements& e, const sim::Grid grids[2], st
   if (stochastic) sim::quantize_block_stochastic(element, grid, x, run, step, words, out.code, factor);
   else sim::quantize_block(element, grid, x, run, step, out.code, factor);
   return out;
+}
+
+template <int run>
+__device__ void store_codes(const Codes<run>& c, bool wide, std::int64_t position, std::uint8_t* codes) {
+  if (wide) {
+    for (int k = 0; k < run; ++k) codes[position + k] = c.code[k];
+  } else {
+    for (int k = 0; k < run; k += 2) codes[(position + k) / 2] = formats::pack_nibbles(c.code[k], c.code[k + 1]);
+  }
 }
 
 /// `run` consecutive elements a thread, which lie in one block.
@@ -99,25 +130,26 @@ __global__ void encode_kernel(Elements e, const T* x, const std::uint8_t* scales
   const std::int64_t per_row = e.padded / run, stride = static_cast<std::int64_t>(gridDim.x) * threads;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
        i += stride) {
-    const std::int64_t row = i / per_row, col = i % per_row * run;
+    const std::int64_t row = quotient(i, per_row), col = (i - row * per_row) * run;
     float values[run];
+#pragma unroll
     for (int k = 0; k < run; ++k) values[k] = col + k < e.cols ? widened(x, row * e.cols + col + k) : 0.0f;
-    const std::uint8_t scale = scales[row * (e.padded / e.block) + col / e.block];
+    const std::uint8_t scale = scales[quotient(i, e.block / run)];
     const auto position = static_cast<std::uint64_t>((e.first_row + row) * e.padded + col);
-    const Codes<run> c = encode_run<run>(e, grids, scale, values, position);
-    if (e.format.element.bits > 4) {
-      for (int k = 0; k < run; ++k) codes[row * e.padded + col + k] = c.code[k];
-    } else {
-      for (int k = 0; k < run; k += 2) {
-        codes[(row * e.padded + col + k) / 2] = formats::pack_nibbles(c.code[k], c.code[k + 1]);
-      }
-    }
+    store_codes(encode_run<run>(e, grids, scale, values, position), e.format.element.bits > 4, i * run, codes);
   }
+}
+
+template <int run, class T>
+void launch_encode(Stream& stream, const Elements& e, const T* x, const std::uint8_t* scales, std::uint8_t* codes) {
+  const auto kernel = encode_kernel<run, T>;
+  const unsigned grid = filling_grid(stream, kernel, threads, e.rows * e.padded / run, threads);
+  kernel<<<grid, threads, 0, handle(stream)>>>(e, x, scales, codes);
 }
 
 // ---- encode, to nearest in 4 bits ----
 
-/// Eight codes to a word; f are the stand-ins.
+/// f_0 .. f_6 of a block.
 struct StandIns {
   float f[7];
 
@@ -228,12 +260,16 @@ template <int block, class T>
 void launch_nearest(Stream& stream, const NearestTask& task, const T* x, const std::uint8_t* scales,
                     std::uint8_t* codes) {
   const auto kernel = task.twos_complement ? nearest_kernel<block, true, T> : nearest_kernel<block, false, T>;
-  kernel<<<filling_grid(stream, task.blocks), threads, 0, handle(stream)>>>(task, x, scales, codes);
+  kernel<<<filling_grid(stream, kernel, threads, task.blocks, threads), threads, 0, handle(stream)>>>(task, x, scales,
+                                                                                                      codes);
 }
 
 void encode_nearest(Stream& stream, const ElementTask& task, const Matrix& matrix, const std::uint8_t* scales,
                     std::uint8_t* codes) {
-  NearestTask nearest = {task.format->scale, task.tensor_scale, {}, task.format->element.twos_complement,
+  NearestTask nearest = {task.format->scale,
+                         task.tensor_scale,
+                         {},
+                         task.format->element.twos_complement,
                          matrix.rows * (matrix.cols / task.block)};
   const sim::Grid grid = sim::make_grid(*task.format);
   for (int k = 0; k < 7; ++k) nearest.midpoint[k] = static_cast<float>(grid.midpoint[k]);
@@ -311,13 +347,13 @@ template <int run, class T>
 __global__ void dequantize_kernel(Elements e, const std::uint8_t* scales, const std::uint8_t* codes, T* out) {
   __shared__ float element[256], scale_value[256];
   element[threadIdx.x] = static_cast<float>(formats::element_value(e.format, threadIdx.x));
-  scale_value[threadIdx.x] = formats::decode_float(e.format.scale, e.format.selects() ? threadIdx.x & 127u : threadIdx.x);
+  scale_value[threadIdx.x] =
+      formats::decode_float(e.format.scale, e.format.selects() ? threadIdx.x & 127u : threadIdx.x);
   __syncthreads();
   const std::int64_t per_row = e.padded / run, stride = static_cast<std::int64_t>(gridDim.x) * threads;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
        i += stride) {
-    const std::int64_t row = i / per_row, col = i % per_row * run;
-    const std::uint8_t scale = scales[row * (e.padded / e.block) + col / e.block];
+    const std::uint8_t scale = scales[quotient(i, e.block / run)];
     const Codes<run> c = load_codes<run>(codes, i * run, e.format.element.bits > 4);
     const float block_scale = scale_value[scale];
     const bool by_float = block_scale < 0x1p110f && !e.integer(scale);
@@ -327,11 +363,13 @@ __global__ void dequantize_kernel(Elements e, const std::uint8_t* scales, const 
       if (by_float) store_product(element[c.code[k]] * block_scale, e.tensor_scale, values + k);
       else store_exact(sim::dequantize(e.format, c.code[k], e.step(scale), e.integer(scale)), values + k);
     }
-    T* const to = out + row * e.cols + col;
-    if constexpr (run == 8) {
+    if constexpr (run == 8) {  // whole rows
       const uint4* const words = reinterpret_cast<const uint4*>(values);
-      for (int k = 0; k < static_cast<int>(sizeof(T)) / 2; ++k) reinterpret_cast<uint4*>(to)[k] = words[k];
+#pragma unroll
+      for (int k = 0; k < static_cast<int>(sizeof(T)) / 2; ++k) reinterpret_cast<uint4*>(out + i * 8)[k] = words[k];
     } else {
+      const std::int64_t row = quotient(i, per_row), col = (i - row * per_row) * run;
+      T* const to = out + row * e.cols + col;
       for (int k = 0; k < run && col + k < e.cols; ++k) to[k] = values[k];
     }
   }
@@ -342,8 +380,8 @@ void launch_dequantize(Stream& stream, const Elements& e, const std::uint8_t* sc
                        T* out) {
   const bool eights = e.cols == e.padded && e.block % 8 == 0 && aligned(codes, 8) && aligned(out, 16);
   const auto kernel = eights ? dequantize_kernel<8, T> : dequantize_kernel<2, T>;
-  kernel<<<filling_grid(stream, e.rows * e.padded / (eights ? 8 : 2)), threads, 0, handle(stream)>>>(e, scales, codes,
-                                                                                                   out);
+  const std::int64_t runs = e.rows * e.padded / (eights ? 8 : 2);
+  kernel<<<filling_grid(stream, kernel, threads, runs, threads), threads, 0, handle(stream)>>>(e, scales, codes, out);
 }
 
 }  // namespace
@@ -356,10 +394,9 @@ void encode(Stream& stream, const ElementTask& task, const Matrix& matrix, const
     encode_nearest(stream, task, matrix, scales, codes);
   } else {
     const Elements e = elements_of(task, matrix.rows, matrix.cols);
-    const unsigned grid = filling_grid(stream, e.rows * e.padded / 4);
     with_type(matrix.type, matrix.x, [&](const auto* x) {
-      if (task.block % 4 == 0) encode_kernel<4><<<grid, threads, 0, handle(stream)>>>(e, x, scales, codes);
-      else encode_kernel<2><<<grid, threads, 0, handle(stream)>>>(e, x, scales, codes);
+      if (task.block % 4 == 0) launch_encode<4>(stream, e, x, scales, codes);
+      else launch_encode<2>(stream, e, x, scales, codes);
     });
   }
   check_launch("encode");

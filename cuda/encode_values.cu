@@ -3,7 +3,7 @@
 //
 // A thread takes four values, in whole words where the arrays are aligned to them.
 #include "cuda/convert.cuh"
-#include "cuda/runtime.cuh"
+#include "cuda/launch.cuh"
 
 namespace fp4scope::cuda {
 
@@ -11,12 +11,11 @@ namespace {
 
 constexpr int threads = 256;
 
-/// Code(bits, word), four values a thread; Width bytes a code. `words` is null where the codes need none.
+// (x, random word) -> code
+
 struct FloatCode {
   formats::FloatEncoder encoder;
-  __device__ std::uint32_t operator()(float x, std::uint32_t word) const {
-    return encoder(__float_as_uint(x), word);
-  }
+  __device__ std::uint32_t operator()(float x, std::uint32_t word) const { return encoder(__float_as_uint(x), word); }
 };
 
 struct ConverterCode {
@@ -28,7 +27,7 @@ struct ConverterCode {
   }
 };
 
-/// Four codes at a time from two instructions.
+/// On its own a value is half of a pair.
 template <Instruction instruction>
 struct InstructionCode {
   __device__ std::uint32_t operator()(float x, std::uint32_t) const {
@@ -48,8 +47,8 @@ __device__ void encode_four(const Code& code, const float4& x, const uint4& word
 
 template <Instruction instruction>
 __device__ void encode_four(const InstructionCode<instruction>&, const float4& x, const uint4&, std::uint8_t* codes) {
-  *reinterpret_cast<std::uint32_t*>(codes) =
-      convert_pair<instruction>(x.x, x.y) | convert_pair<instruction>(x.z, x.w) << 16;
+  *reinterpret_cast<std::uint32_t*>(codes) = convert_pair<instruction>(x.x, x.y) | convert_pair<instruction>(x.z, x.w)
+                                                                                       << 16;
 }
 
 /// `fours` is n / 4, or 0 where the arrays aren't aligned.
@@ -97,20 +96,13 @@ __global__ void decode_kernel(formats::Format format, const std::uint16_t* codes
   }
 }
 
-bool aligned(const void* p, std::uintptr_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
-/// Enough thread blocks to fill the device.
-unsigned filling_grid(const Stream& stream, std::int64_t n) {
-  const int most = devices()[static_cast<std::size_t>(stream.device())].processors * 8;
-  return std::max(1u, std::min(grid_of(n, threads * 4), static_cast<unsigned>(most)));
-}
-
 template <class T, class Code>
 void launch(Stream& stream, const Code& code, const float* x, std::int64_t n, const std::uint32_t* words, void* codes) {
   select(stream.device());
   const bool whole = aligned(x, 16) && aligned(words, 16) && aligned(codes, 4 * sizeof(T));
-  encode_values_kernel<<<filling_grid(stream, n), threads, 0, handle(stream)>>>(code, x, n, whole ? n / 4 : 0, words,
-                                                                                static_cast<T*>(codes));
+  const auto kernel = encode_values_kernel<Code, T>;
+  kernel<<<filling_grid(stream, kernel, threads, n, 4 * threads), threads, 0, handle(stream)>>>(
+      code, x, n, whole ? n / 4 : 0, words, static_cast<T*>(codes));
   check_launch("encode_values");
 }
 
@@ -146,10 +138,11 @@ void convert_values(Stream& stream, const sim::Converter& converter, formats::Ro
 
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values) {
   select(stream.device());
-  const unsigned grid = filling_grid(stream, n);
   if (format.bits > 8) {
+    const unsigned grid = filling_grid(stream, decode_kernel, threads, n, threads);
     decode_kernel<<<grid, threads, 0, handle(stream)>>>(format, static_cast<const std::uint16_t*>(codes), n, values);
   } else {
+    const unsigned grid = filling_grid(stream, decode_bytes_kernel, threads, n, 4 * threads);
     const std::int64_t fours = aligned(codes, 4) && aligned(values, 16) ? n / 4 : 0;
     decode_bytes_kernel<<<grid, threads, 0, handle(stream)>>>(format, static_cast<const std::uint8_t*>(codes), n, fours,
                                                               values);

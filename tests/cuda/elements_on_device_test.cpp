@@ -22,7 +22,13 @@ using formats::BlockFormat;
 using formats::Rounding;
 
 constexpr BlockFormat own_grids[] = {
-    {"own8", formats::e2m1, formats::e4m3, 16, true, 448, formats::Selection::none,
+    {"own8",
+     formats::e2m1,
+     formats::e4m3,
+     16,
+     true,
+     448,
+     formats::Selection::none,
      {8, {0, 0.375, 1, 1.625, 2.5, 3.25, 4.75, 7.9375}}},
     {"own5", formats::e2m1, formats::ue5m3, 16, true, 448, formats::Selection::none, {5, {0, 0.5, 1.25, 3, 5}}},
     {"e1m2", formats::e1m2, formats::ue4m4, 16, true, 448},
@@ -115,7 +121,8 @@ double make_value(std::mt19937_64& random, const Case& c, double step, bool inte
   const auto kind = random() % 16;
   if (kind == 0) return specials[random() % std::size(specials)];
   if (kind < 8 && grid.levels > 1) {
-    const double t = grid.midpoint[random() % static_cast<unsigned>(grid.levels - 1)] / sim::grid_factor(*c.task.format) * s;
+    const double midpoint = grid.midpoint[random() % static_cast<unsigned>(grid.levels - 1)];
+    const double t = midpoint / sim::grid_factor(*c.task.format) * s;
     const auto near = static_cast<float>(t);
     const float there[] = {near, std::nextafter(near, 0.0f), std::nextafter(near, INFINITY), static_cast<float>(t / 2)};
     return sign * static_cast<double>(there[random() % 4]);
@@ -130,7 +137,7 @@ Case make_case(const cuda::ElementTask& task, const Shape& shape, cuda::Type typ
   std::mt19937_64 random(seed);
   c.padded = (shape.cols + task.block - 1) / task.block * task.block;
   c.scales.resize(static_cast<std::size_t>(shape.rows * c.blocks_per_row()));
-  const std::uint32_t count = std::min<std::uint32_t>(task.format->selects() ? 256 : task.format->scale.code_count(), 256);
+  const std::uint32_t count = task.format->selects() ? 256 : task.format->scale.code_count();
   for (std::uint8_t& s : c.scales) s = static_cast<std::uint8_t>(random() % count);
   c.x.assign(static_cast<std::size_t>(shape.rows * c.padded), 0);
   const std::int64_t w = cuda::width(type);
@@ -252,14 +259,20 @@ void check_elements(cuda::Stream& stream, Family families[4]) {
           if (!wide && rounding != Rounding::nearest_even && rounding != Rounding::stochastic) continue;
           for (const Shape& shape : shapes) {
             const auto type = static_cast<cuda::Type>(seed % 3);
-            const cuda::ElementTask task = {&format, block, t, rounding, 7 + seed, static_cast<std::uint32_t>(seed),
+            const cuda::ElementTask task = {&format,
+                                            block,
+                                            t,
+                                            rounding,
+                                            7 + seed,
+                                            static_cast<std::uint32_t>(seed),
                                             seed % 2 == 0 ? 0 : std::int64_t{1} << 33};
             const Case c = make_case(task, shape, type, ++seed);
             std::vector<std::uint8_t> codes = cpu_codes(c);
             check_encode(stream, c, codes, families[wide ? 2 : rounding == Rounding::stochastic ? 1 : 0]);
             std::mt19937 random(static_cast<unsigned>(seed));  // then every code
-            for (std::uint8_t& code : codes) code = static_cast<std::uint8_t>(random() % (wide ? 256 : 16));
-            if (wide && format.element.bits == 6) for (std::uint8_t& code : codes) code &= 63;
+            for (std::uint8_t& code : codes) code = static_cast<std::uint8_t>(random());
+            const auto mask = static_cast<std::uint8_t>(format.element.code_count() - 1);
+            for (std::uint8_t& code : codes) code &= mask;
             check_dequantize(stream, c, codes, families[3]);
           }
         }
@@ -313,8 +326,8 @@ void check_rotation(cuda::Stream& stream, int n, sim::HadamardArithmetic arithme
   family.compared += static_cast<std::int64_t>(x.size());
   for (std::size_t i = 0; i < x.size(); ++i) {
     if (same_float(y[i], got[i]) || family.different++ >= 5) continue;
-    std::printf("rotate n %d arithmetic %d back %d type %d [%lld, %lld] + %d: row %lld column %lld: cpu %a, gpu %a\n", n,
-                static_cast<int>(arithmetic), back, static_cast<int>(type), static_cast<long long>(shape.rows),
+    std::printf("rotate n %d arithmetic %d back %d type %d [%lld, %lld] + %d: row %lld column %lld: cpu %a, gpu %a\n",
+                n, static_cast<int>(arithmetic), back, static_cast<int>(type), static_cast<long long>(shape.rows),
                 static_cast<long long>(shape.cols), shape.offset, static_cast<long long>(i) / padded,
                 static_cast<long long>(i) % padded, static_cast<double>(y[i]), static_cast<double>(got[i]));
   }
@@ -408,7 +421,8 @@ void check_large(cuda::Stream& stream, std::int64_t n, Rounding rounding, Family
   cuda::dequantize(stream, task, 1, n, large.device_scales.as<std::uint8_t>(), codes.as<std::uint8_t>(),
                    cuda::Type::bf16, values.as<void>());
   constexpr std::int64_t half = std::int64_t{1} << 30, beyond = std::int64_t{1} << 31;
-  for (const std::int64_t first : {std::int64_t{0}, half - 2048, half, beyond - 4096, beyond - 2048, beyond, (n - 4096) / 2 * 2}) {
+  const std::int64_t last = (n - 4096) / 2 * 2;
+  for (const std::int64_t first : {std::int64_t{0}, half - 2048, half, beyond - 4096, beyond - 2048, beyond, last}) {
     check_window(stream, large, task, n, first, codes, values, family);
   }
 }
@@ -419,8 +433,12 @@ int run() {
     return 77;
   }
   cuda::Stream stream;
-  Family families[] = {{"encode to nearest, 4 bits"},  {"encode stochastically, 4 bits"}, {"encode, wide elements"},
-                       {"dequantize to f32, bf16 and f16"}, {"rotate"},                 {"2^31 elements and more"}};
+  Family families[] = {{"encode to nearest, 4 bits"},
+                       {"encode stochastically, 4 bits"},
+                       {"encode, wide elements"},
+                       {"dequantize to f32, bf16 and f16"},
+                       {"rotate"},
+                       {"2^31 elements and more"}};
   check_elements(stream, families);
   check_rotations(stream, families[4]);
   constexpr std::int64_t n = (std::int64_t{1} << 31) + 4096;

@@ -32,18 +32,20 @@ void report(const char* family, std::int64_t compared, std::int64_t different) {
 template <class Expected>
 std::int64_t count_different(const std::string& what, std::int64_t n, int width, const void* got,
                              const std::uint32_t* bits, const Expected& expected) {
-  std::int64_t different = 0, first = n;
-#pragma omp parallel for schedule(static) reduction(+ : different) reduction(min : first)
-  for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t code =
-        width == 1 ? static_cast<const std::uint8_t*>(got)[i] : static_cast<const std::uint16_t*>(got)[i];
-    if (code == expected(i)) continue;
-    ++different;
-    first = std::min(first, i);
+  const auto* const bytes = static_cast<const std::uint8_t*>(got);
+  const auto* const pairs = static_cast<const std::uint16_t*>(got);
+  std::int64_t different = 0, first = 0;
+  if (width == 1) {
+#pragma omp parallel for simd schedule(static) reduction(+ : different)
+    for (std::int64_t i = 0; i < n; ++i) different += bytes[i] != expected(i) ? 1 : 0;
+  } else {
+#pragma omp parallel for simd schedule(static) reduction(+ : different)
+    for (std::int64_t i = 0; i < n; ++i) different += pairs[i] != expected(i) ? 1 : 0;
   }
   if (different == 0) return 0;
-  const std::uint32_t code =
-      width == 1 ? static_cast<const std::uint8_t*>(got)[first] : static_cast<const std::uint16_t*>(got)[first];
+  const auto code_of = [&](std::int64_t i) -> std::uint32_t { return width == 1 ? bytes[i] : pairs[i]; };
+  while (code_of(first) == expected(first)) ++first;
+  const std::uint32_t code = code_of(first);
   std::printf("%s: %lld differ, first 0x%08x (%.9g): cpu 0x%02x, gpu 0x%02x\n", what.c_str(),
               static_cast<long long>(different), bits[first],
               static_cast<double>(__builtin_bit_cast(float, bits[first])), static_cast<unsigned>(expected(first)),
@@ -75,7 +77,9 @@ struct OnDevice {
   std::int64_t offset;
   cuda::Memory x, words, codes;
   OnDevice(cuda::Stream& stream, const Inputs& in, std::int64_t offset_)
-      : offset(offset_), x(0, (patterns + offset_) * 4), words(0, (patterns + offset_) * 4),
+      : offset(offset_),
+        x(0, (patterns + offset_) * 4),
+        words(0, (patterns + offset_) * 4),
         codes(0, (patterns + offset_) * 2) {
     stream.upload(x.as<float>() + offset, in.bits.data(), patterns * 4);
     stream.upload(words.as<std::uint32_t>() + offset, in.words.data(), patterns * 4);
@@ -161,8 +165,7 @@ template <int index>
 std::int64_t compare_chunk(const std::uint8_t* got, const std::uint32_t* bits) {
   constexpr formats::FloatEncoder encoder =
       formats::float_encoder(wholes[index].format, wholes[index].rounding, Overflow::saturate);
-  return count_different(wholes[index].name, chunk, 1, got, bits,
-                         [&](std::int64_t i) { return encoder(bits[i]); });
+  return count_different(wholes[index].name, chunk, 1, got, bits, [&](std::int64_t i) { return encoder(bits[i]); });
 }
 
 void check_all_floats(cuda::Stream& stream) {
