@@ -11,9 +11,9 @@
 // 0 and less than 1 (Sterbenz 1974: h is in 1/2 .. 2), h - 2 likewise. A clamp that is 1 adds an even number of codes,
 // so a later tie goes to the even code. The test on the device compares it with formats::encode.
 //
-// A quotient x / F is taken as q0 = fl(x R), q = fl(q0 + R fl(x - F q0)), R = fl(1 / F), within an ulp of it. Only next to
-// a threshold can its code differ from that of fl(x / F): for every significand of F and every threshold's those x are
-// a handful, and quotient_test compares all of them. (sim/quotient.hpp)
+// A quotient x / F is taken as q0 = fl(x R), q = fl(q0 + R fl(x - F q0)), R = fl(1 / F), within an ulp of it. Only next
+// to a threshold can its code differ from that of fl(x / F): for every significand of F and every threshold's those x
+// are a handful, and quotient_test compares all of them. (sim/quotient.hpp)
 #include <cuda_fp8.h>
 
 #include <utility>
@@ -239,19 +239,19 @@ __global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, in
     rounded[i] = __float_as_uint(rounded_code(divides(r) ? sim::quotient(x_i, divisor, factor) : x_i * factor));
   }
   scales[b] = static_cast<std::uint8_t>(code);
-  reinterpret_cast<uint2*>(codes)[b] =
-      make_uint2(packed(rounded, e.sign), packed(rounded + 8, e.sign + 4));
+  reinterpret_cast<uint2*>(codes)[b] = make_uint2(packed(rounded, e.sign), packed(rounded + 8, e.sign + 4));
 }
 
 // ---- four over six ----
 //
-// te's error of a candidate is sum e_i^2 in binary32 and in order, e_i = fl(d_i - x_i), d_i = fl(fl((q_i s) a) / K): with
-// u = 2^-24 and D_i = q_i s a / K in real numbers, d_i = D_i (1 + 2.01 u); the additions and squares change the sum by
-// a factor within 1 +- 19 u. The estimate F = sum fma(g_i, g_i, .), g_i = fma(q_i, T, -x_i), T = fl(s fl(a / K)), has
-// q_i T = D_i (1 + 2.01 u) and a factor within 1 +- 19 u. So with G = sum (q_i T - x_i)^2, D_i <= 6.01 T and
+// te's error of a candidate is sum e_i^2 in binary32 and in order, e_i = fl(d_i - x_i), d_i = fl(fl((q_i s) a) / K):
+// with u = 2^-24 and D_i = q_i s a / K in real numbers, d_i = D_i (1 + 2.01 u); the additions and squares change the
+// sum by a factor within 1 +- 19 u. The estimate F = sum fma(g_i, g_i, .), g_i = fma(q_i, T, -x_i), T = fl(s fl(a /
+// K)), has q_i T = D_i (1 + 2.01 u) and a factor within 1 +- 19 u. So with G = sum (q_i T - x_i)^2, D_i <= 6.01 T and
 // |d_i - q_i T| <= 4.1 u D_i <= 25 u T
 //
-//   |E - F| <= 40 u G + sum 25 u T (2 |q_i T - x_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 2^-16 (F + T^2)
+//   |E - F| <= 40 u G + sum 25 u T (2 |q_i T - x_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 2^-16 (F +
+//   T^2)
 //
 // by 2 T sqrt(G) <= G + T^2 (140 u, 101 u). T is within 2^-40 .. 2^60, so that no underflow or overflow matters: a
 // product below 2^-126 is off by 2^-150, 2^-100 of T^2's share. Where estimates are nearer to each other than
@@ -296,9 +296,9 @@ __device__ Candidate candidate(const sim::RecipeTensor& t, const Elements& e, fl
 }
 
 template <int row, class T>
-__global__ void __launch_bounds__(256) four_over_six_kernel(sim::RecipeTensor tensor, float amax_over_range, int n,
-                                                            std::int64_t count, const T* x, std::uint8_t* scales,
-                                                            std::uint8_t* codes) {
+__global__ void __launch_bounds__(256)
+    four_over_six_kernel(sim::RecipeTensor tensor, float amax_over_range, int n, std::int64_t count, const T* x,
+                         std::uint8_t* scales, std::uint8_t* codes) {
   const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (b >= count) return;
   constexpr sim::Recipe r = sim::all_recipes[row];

@@ -51,9 +51,8 @@ __global__ void recipe_kernel(const __grid_constant__ PlainRecipe plain, Blocks 
   const int n = blocks.rows_of(b) * blocks.block;
   const search::RecipeTask task = {&plain.recipe, &plain.format, plain.tensor, plain.select, plain.rounding};
   std::uint8_t* const own = room.codes(i, blocks.full_size());
-  const search::RecipeBlock found =
-      search::recipe_block(task, search::recipe_amax(plain.recipe, values, n), values, n, blocks.block, own,
-                           room.scratch(i, blocks.full_size()));
+  const search::RecipeBlock found = search::recipe_block(task, search::recipe_amax(plain.recipe, values, n), values, n,
+                                                         blocks.block, own, room.scratch(i, blocks.full_size()));
   for (int row = 0; row < blocks.rows_of(b); ++row) {
     scales[(blocks.row_of(b) + row) * blocks.per_row() + blocks.col_of(b) / blocks.block] =
         static_cast<std::uint8_t>(found.scale);

@@ -1,6 +1,6 @@
 // The scale of a block under a recipe: its candidates, and the choice among them in the recipe's own arithmetic.
 //
-//   four over six  err(c) over d = ((q s) a) / K against x, for the codes of v and fl(1.5 v); the second if strictly less
+//   four over six  err(c) over d = ((q s) a) / K against x, of the codes of v and fl(1.5 v); the second only if less
 //   IF4            the same for E2M1 and for INT4, d = (((q s) a) fl(6/7)) / K
 //   qwantize       every code between (b - sqrt E0) / 6 and 4 y, the first of the least binary32 error
 //   scalesweep     eleven codes around v's, the first of the least binary32 error

@@ -29,15 +29,15 @@ constexpr Shape shapes[] = {{64, 256, 0}, {35, 208, 0}, {33, 96, 1}, {18, 130, 3
 constexpr Shape large = {1024, 1024, 0};
 
 enum class Data { normal, mixed, ties, subnormals, huge, zeros, nonfinite };
-constexpr Data all_data[] = {Data::normal,     Data::mixed, Data::ties,     Data::subnormals,
-                             Data::huge, Data::zeros, Data::nonfinite};
+constexpr Data all_data[] = {Data::normal, Data::mixed, Data::ties,     Data::subnormals,
+                             Data::huge,   Data::zeros, Data::nonfinite};
 
 using Random = std::mt19937_64;
 
 /// Where the amax of the tensor is 2688 * 2^k, which `ties` puts at the end, six is at a power of two.
 double tied_value(Random& random) {
-  constexpr double points[] = {0,    0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5,
-                               4,    4.5,  5,   5.5,  6, 6,    6,   7,    8, 9,   10, 0x1p-90};
+  constexpr double points[] = {0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3,  3.5,
+                               4, 4.5,  5,   5.5,  6, 6,    6,   7,    8, 9,   10, 0x1p-90};
   const double z = points[random() % std::size(points)];
   return random() & 1 ? -z : z;
 }
@@ -50,7 +50,8 @@ double value_of_kind(Data data, Random& random, std::int64_t i, double z) {
     case Data::normal: return z;
     case Data::mixed: {
       if (i / 16 % 7 == 0) return i % 16 == 3 ? z : random() & 1 ? -0.0 : 0.0;
-      return i / 16 % 7 == 1 ? z * z * z : std::ldexp(z, (i / 16 % 7 == 2 ? static_cast<int>(random() % 30) : exponent) - 16);
+      return i / 16 % 7 == 1 ? z * z * z
+                             : std::ldexp(z, (i / 16 % 7 == 2 ? static_cast<int>(random() % 30) : exponent) - 16);
     }
     case Data::ties: return std::ldexp(tied_value(random), exponent / 4 - 1);
     case Data::subnormals: return std::ldexp(z, -120 - exponent);
@@ -137,7 +138,8 @@ Bytes on_cpu(const search::RecipeTask& task, int block, int tile_rows, const std
     search::RecipeRoom room;
 #pragma omp for
     for (std::int64_t tile = 0; tile < (rows + tile_rows - 1) / tile_rows * per_row; ++tile) {
-      const std::int64_t first = tile / per_row * tile_rows, last = std::min(first + tile_rows, rows), b = tile % per_row;
+      const std::int64_t first = tile / per_row * tile_rows, last = std::min(first + tile_rows, rows),
+                         b = tile % per_row;
       for (std::int64_t r = first; r < last; ++r) {
         std::copy_n(x.data() + r * cols + b * block, block, values.data() + (r - first) * block);
       }
