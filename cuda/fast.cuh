@@ -21,10 +21,11 @@ namespace fp4scope::cuda {
 inline bool is_aligned(const void* p, int bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
 /// Whether sixteen elements at a time cover the matrix: blocks of 16 or 32 that start at multiples of 16 bytes, no
-/// tiles, elements of 4 bits of one grid. scales and packed have to start at multiples of 1 and 8 bytes.
+/// tiles, elements of 4 bits of one grid, counts of sixteens that fit 31 bits, two strides beyond the last included.
 inline bool takes_sixteens(const search::SearchTask& task, const Matrix& matrix, const void* packed) {
   return (task.block == 16 || task.block == 32) && task.tile_rows == 1 && matrix.cols % task.block == 0 &&
-         is_aligned(matrix.x, 16) && is_aligned(packed, 8) && !task.format->selects() && task.format->element.bits == 4;
+         is_aligned(matrix.x, 16) && is_aligned(packed, 8) && !task.format->selects() &&
+         task.format->element.bits == 4 && matrix.rows * matrix.cols <= std::int64_t{15} << 31;
 }
 
 /// The blocks of threads that a device holds at once: kernels that prepare something in shared memory start so many.
@@ -156,12 +157,9 @@ __device__ inline int scale_code_of(std::uint32_t amax, double factor, int least
 struct FastFormat {
   sim::Grid grid;
   formats::Format scale;
-  bool twos_complement;
 };
 
-inline FastFormat fast_format(const formats::BlockFormat& format) {
-  return {sim::make_grid(format), format.scale, format.element.twos_complement};
-}
+inline FastFormat fast_format(const formats::BlockFormat& format) { return {sim::make_grid(format), format.scale}; }
 
 /// The largest number of the type that is <= t, or < t, as bits; t > 0.
 template <class T>
@@ -202,8 +200,11 @@ __device__ inline void fill_thresholds(const FastFormat& format, float tensor_sc
   }
 }
 
+/// (if_set & mask) | (if_clear & ~mask), as the one instruction that it is: nested, nvcc makes four of three.
 __device__ inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set, std::uint32_t if_clear) {
-  return (if_set & mask) | (if_clear & ~mask);
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(out) : "r"(mask), "r"(if_set), "r"(if_clear));
+  return out;
 }
 
 /// sign, then the three bits of the index, in the upper four bits of each half; what is below them is anything.
@@ -255,11 +256,11 @@ __device__ inline std::uint32_t to_twos_complement(std::uint32_t nibbles) {
 }
 
 /// The packed codes of sixteen elements at the scale code that the thresholds are of.
-template <class T>
-__device__ inline uint2 encode_sixteen(const Thresholds7& t, const Sixteen<T>& s, bool twos_complement) {
+template <class T, bool twos_complement>
+__device__ inline uint2 encode_sixteen(const Thresholds7& t, const Sixteen<T>& s) {
   constexpr int half = Sixteen<T>::words / 2;
   const uint2 packed = {encode_eight<T>(t, s.word), encode_eight<T>(t, s.word + half)};
-  if (!twos_complement) return packed;
+  if constexpr (!twos_complement) return packed;
   return {to_twos_complement(packed.x), to_twos_complement(packed.y)};
 }
 
