@@ -73,4 +73,6 @@ void encode_values(Stream&, const formats::Format&, formats::Rounding, formats::
 }
 void decode_values(Stream&, const formats::Format&, const void*, std::int64_t, float*) { refuse(); }
 
+void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
+
 }  // namespace fp4scope::cuda
