@@ -266,8 +266,7 @@ __device__ Written real_kernel(Kernel kernel, const Block& block) {
       const bool zero = !dynamic && divisor == 0;
       if (dynamic && !(divisor >= 1e-5f)) divisor = 1;
       for (int j = 0; j < block_size; ++j) {
-        const float y = zero ? 0 : divide(std::fabs(block.x[j]), divisor);
-        out.codes[j] = triton_code(y, block.x[j] < 0);
+        if (!zero) out.codes[j] = triton_code(divide(std::fabs(block.x[j]), divisor), block.x[j] < 0);
       }
       return out;
     }
