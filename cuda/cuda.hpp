@@ -224,4 +224,16 @@ void convert_values(Stream& stream, const sim::Converter& converter, formats::Ro
 /// codes[n] -> values[n]; a NaN is the positive quiet one, 0x7FC00000.
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
+// ---- facts: what the device's own approximate instructions return; sim/approximate.hpp has Hopper's ----
+
+enum class Instruction : std::uint8_t {
+  reciprocal,          ///< rcp.approx.ftz.f32
+  log2,                ///< lg2.approx.ftz.f32
+  divide_full,         ///< div.full.f32
+  divide_approximate,  ///< div.approx.f32
+};
+
+/// out[i] = the instruction on a[i], or on a[i] and b[i]; b may be null where it takes one.
+void probe(Stream& stream, Instruction instruction, const float* a, const float* b, std::int64_t n, float* out);
+
 }  // namespace fp4scope::cuda

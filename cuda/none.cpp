@@ -78,4 +78,6 @@ void convert_values(Stream&, const sim::Converter&, formats::Rounding, formats::
 }
 void decode_values(Stream&, const formats::Format&, const void*, std::int64_t, float*) { refuse(); }
 
+void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
+
 }  // namespace fp4scope::cuda
