@@ -212,6 +212,10 @@ void rotate(Stream& stream, int n, const std::int8_t* signs, sim::HadamardArithm
 void encode_values(Stream& stream, const formats::Format& format, formats::Rounding rounding,
                    formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words, void* codes);
 
+/// The same by another library's converter.
+void convert_values(Stream& stream, const sim::Converter& converter, formats::Rounding rounding,
+                    formats::Overflow overflow, const float* x, std::int64_t n, void* codes);
+
 /// codes[n] -> values[n].
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
