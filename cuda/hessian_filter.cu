@@ -165,8 +165,10 @@ struct Filter {
   static constexpr int last_group = is_power(kind) ? 31 : 15;
   static constexpr float up = 1 + 0x1p-20f, down = 1 - 0x1p-20f;
 
-  /// A group's scale: step k is fma(slope, k / 8, base), or base 2^k.
+  /// A group's scale: step k is base (1 + k / 8), base k / 8 of group 0, or base 2^k. Infinite beyond the last, so that
+  /// losses are infinite or NaN there and no best ones.
   __device__ float base_of(int group) const {
+    if (group < 0 || group > last_group) return __uint_as_float(infinity);
     const int exponent = is_power(kind) ? 8 * group - 127 : (group > 0 ? group : 1) - 7;
     const int power = exponent > -127 ? (exponent + 127) << 23 : 1 << 22;
     return geometry.tensor_scale * __int_as_float(power);
@@ -283,7 +285,7 @@ struct Filter {
     const bool first = !is_power(kind) && group == 0;
     int low = first ? geometry.low[0] : is_power(kind) ? geometry.low[0] + 8 * group : geometry.low[1] + group - 1;
     low = min(max(low, 0), 254) << 23;
-    const int at = __viaddmin_s32_relu(static_cast<int>(magnitude), -low, size - 1) >> shift;
+    const int at = __viaddmin_s32_relu(static_cast<int>(magnitude), -low, size - (1 << shift)) >> shift;
     const std::uint32_t word = table[at + (is_power(kind) || first ? 0 : size >> shift)];
     return std::is_same_v<T, float> ? settled(word, magnitude, group) : word;
   }
@@ -368,7 +370,7 @@ struct Filter {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int code = 8 * group[h] + 4 * quarter + own_of_four();
-      const bool real = group[h] >= 0 && code <= f.last_code && (is_power(kind) || code > 0);
+      const bool real = quarter == 1 ? code <= f.last_code : is_power(kind) || code != 0;
       keep(s.best[h], real ? (__float_as_uint(own[h]) & ~0xFFu) | static_cast<unsigned>(code) : infinity);
     }
   }
@@ -380,7 +382,7 @@ struct Filter {
     best[2] = min(best[2], third);
   }
 
-  /// Visits a group of each row and tightens U.
+  /// Visits a group of each row.
   __device__ void visit(Share<tiles>& s, int from_start, const uint2 (&g)[tiles][2 * tiles][2]) const {
     std::uint32_t low[2][2 * tiles], high[2][2 * tiles];
     int group[2];
@@ -399,8 +401,16 @@ struct Filter {
     }
     visit_four<0>(s, low, group, base, g);
     visit_four<1>(s, high, group, base, g);
+  }
+
+  /// U, rounded up: sqrt.approx errs by 2^-22 at most.
+  __device__ void tighten(Share<tiles>& s) const {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) s.upper[h] = (__fsqrt_rn(__uint_as_float(least(s.best[h][0]) | 0xFFu)) + s.gap[h]) * up;
+    for (int h = 0; h < 2; ++h) {
+      float root;
+      asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(__uint_as_float(least(s.best[h][0]) | 0xFFu)));
+      s.upper[h] = (root + s.gap[h]) * up;
+    }
   }
 
   /// The least over a row's four lanes.
@@ -442,18 +452,22 @@ struct Filter {
   __device__ int search_rows(Share<tiles>& s, const bool (&active)[2], const float (&spread)[4 * tiles],
                              const uint2 (&g)[tiles][2 * tiles][2]) const {
     visit(s, 0, g);
-    int visited = 1;
+    visit(s, 1, g);  // it is hardly ever excluded
+    tighten(s);
+    int visited = 2;
     for (int direction = 1; direction >= -1; direction -= 2) {
-      for (int from_start = direction;; from_start += direction) {
+      for (int from_start = direction > 0 ? 2 : -1;; from_start += direction) {
         bool needed = false;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           const int group = s.start[h] + from_start;
           const bool mine = direction > 0 ? excluded_above(s, h, group, spread) : excluded_below(s, h, group, spread);
-          needed = needed || (!any_of_row(mine) && active[h]);
+          const bool excluded = any_of_row(mine);
+          needed = needed || (active[h] && !excluded);
         }
         if (!__any_sync(full, needed)) break;
         visit(s, from_start, g);
+        tighten(s);
         ++visited;
       }
     }
@@ -537,23 +551,31 @@ __global__ void __launch_bounds__(threads, tiles == 1 ? 2 : 1) filter_kernel(Fil
   }
   const bool usable = packed.usable != 0 && geometry.usable != 0;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x / column_groups) * cta_rows;
+  // Up to here every value is zero at every code: the lowest is the answer. Exact: a power of two times the scale.
+  const std::uint32_t all_zero =
+      geometry.usable && !is_power(kind) ? __float_as_uint(f.midpoint * geometry.tensor_scale * 0x1p-9f) : 0;
   unsigned long long visited = 0;
   for (std::int64_t row = first; row < first + cta_rows && row < task.rows; row += 16) {
     Share<tiles> s;
     filter.read(s, row, column * task.n);
     filter.begin(s, size, packed.gap);
     bool active[2];
-    for (int h = 0; h < 2; ++h) active[h] = usable && s.amax[h] >= (127 - 40) << 23 && s.amax[h] <= (127 + 40) << 23;
+    for (int h = 0; h < 2; ++h) {
+      active[h] = usable && s.amax[h] > all_zero && s.amax[h] >= (127 - 40) << 23 && s.amax[h] <= (127 + 40) << 23;
+    }
     if (__any_sync(full, active[0] || active[1])) visited += filter.search_rows(s, active, spread, g);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const std::int64_t r = row + lane / 4 + 8 * h, block = r * task.per_row + column;
-      const bool here = r < task.rows, plain = s.amax[h] == 0 || s.amax[h] >= infinity;
+      const bool here = r < task.rows, plain = s.amax[h] <= all_zero || s.amax[h] >= infinity;
       const int number = active[h] ? 0 : 256;
       const int candidates = filter.left(s, h) + number;
       const bool decided = here && (plain || (active[h] && candidates == 1));
-      const int code = plain ? (s.amax[h] == 0 ? 0 : static_cast<int>(task.space->scale.nan_code()))
-                             : static_cast<int>(filter.least(s.best[h][0]) & 0xFFu);
+      const int best = static_cast<int>(filter.least(s.best[h][0]) & 0xFFu);
+      const int code = !plain                    ? best
+                       : s.amax[h] >= infinity   ? static_cast<int>(task.space->scale.nan_code())
+                       : s.amax[h] == 0          ? 0
+                                                 : task.space->first_code;
       if (decided) {
         if (lane % 4 == 0) task.scales[block] = static_cast<std::uint8_t>(code);
         filter.write_codes(s, h, block, code, !plain);
