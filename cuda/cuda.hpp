@@ -180,11 +180,27 @@ class DeviceHessians {
   Parts* parts_;
 };
 
+/// Which task quantize_hessian() serves: MethodKind::hessian, rows for tiles, elements of 4 bits, even blocks up to 64.
+bool serves_hessian(const search::SearchTask& task);
+
+/// Of quantize_hessian(): all blocks, those that the filter left with a few candidates or without any news, and those
+/// that the host decided.
+struct HessianStages {
+  std::int64_t blocks, few, all, host;
+};
+
 /// quantize() for MethodKind::hessian. Waits for the stream: the few blocks that the device can't decide are downloaded
-/// and decided by search::hessian_code. `count`, of the host, may be null.
+/// and decided by search::hessian_code with task.hessians. `count` and `stages`, of the host, may be null. Needs
+/// serves_hessian(task).
 void quantize_hessian(Stream& stream, const search::SearchTask& task, const DeviceHessians& hessians,
                       const Matrix& matrix, std::uint8_t* scales, std::uint8_t* packed,
-                      const float* tensor_scale = nullptr, search::SearchCount* count = nullptr);
+                      const float* tensor_scale = nullptr, search::SearchCount* count = nullptr,
+                      HessianStages* stages = nullptr);
+
+/// The same with every code's loss in binary64.
+void quantize_hessian_plain(Stream& stream, const search::SearchTask& task, const DeviceHessians& hessians,
+                            const Matrix& matrix, std::uint8_t* scales, std::uint8_t* packed,
+                            const float* tensor_scale = nullptr);
 
 // ---- elements at given scales ----
 

@@ -57,8 +57,13 @@ void quantize_recipe_plain(Stream&, const search::RecipeTask&, int, int, const M
 
 DeviceHessians::DeviceHessians(Stream&, const search::Hessians&) : parts_(nullptr) { refuse(); }
 DeviceHessians::~DeviceHessians() = default;
+bool serves_hessian(const search::SearchTask&) { return false; }
 void quantize_hessian(Stream&, const search::SearchTask&, const DeviceHessians&, const Matrix&, std::uint8_t*,
-                      std::uint8_t*, const float*, search::SearchCount*) {
+                      std::uint8_t*, const float*, search::SearchCount*, HessianStages*) {
+  refuse();
+}
+void quantize_hessian_plain(Stream&, const search::SearchTask&, const DeviceHessians&, const Matrix&, std::uint8_t*,
+                            std::uint8_t*, const float*) {
   refuse();
 }
 
