@@ -41,16 +41,17 @@ __global__ void __launch_bounds__(threads, 3)
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * threads;
   for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; b < blocks; b += stride) {
     const T* const from = x + b * n;
-    float values[n], magnitudes[n];
+    float values[n];
     load_floats(from, values);
-#pragma unroll
-    for (int i = 0; i < n; ++i) magnitudes[i] = fabsf(values[i]);
     const float a = amax_of(values) * filter.gain, q = a * filter.to_least;
-    int code = -1;
-    if (q > 0x1p-14f && q < 0x1p40f) {
-      code = filtered_code<Levels>(filter, magnitudes, a, all_candidates(filter, a, least_e4m3_code(q)));
+    Found found = {0, -1, false};
+    if (in_reach(q)) {
+      float m[n];
+#pragma unroll
+      for (int i = 0; i < n; ++i) m[i] = fabsf(values[i]) * magnitude_unit;
+      found = filtered_code<Levels>(filter, m, a, all_candidates(filter, a, least_e4m3_code(q)));
     }
-    if (code < 0) code = plain_code<T, n>(space, from);
+    const int code = found.decided ? found.code : exact_code<T, n>(space, from, found);
     out.scales[b] = static_cast<std::uint8_t>(code);
     store_codes<Levels>(space, values, code, out.packed + b * (n / 2));
   }
@@ -70,32 +71,54 @@ struct Shared {
   Waiting waiting[warps];
 };
 
-template <class T, int n>
-__device__ void decide_waiting(const Shared<n>& shared, const FloatFilter& filter, const T* x, std::uint32_t b,
-                               std::uint32_t left, const Output& out) {
-  const T* const from = x + static_cast<std::int64_t>(b) * n;
-  float values[n];
-  load_floats(from, values);
-  const float a = amax_of(values) * filter.gain, q = a * filter.to_least;
-  int code = -1;
-  if (q > 0x1p-14f && q < 0x1p40f) {
-    float magnitudes[n];
-#pragma unroll
-    for (int i = 0; i < n; ++i) magnitudes[i] = fabsf(values[i]);
-    const int w = least_e4m3_code(q);
-    const Candidates candidates =
-        left == 0 ? all_candidates(filter, a, w) : left_candidates(filter, a, w, n / 16, left);
-    code = filtered_code<E2m1Levels>(filter, magnitudes, a, candidates);
-  }
-  if (code < 0) code = plain_code<T, n>(shared.space, from);
-  out.scales[b] = static_cast<std::uint8_t>(code);
-  store_codes<E2m1Levels>(shared.space, values, code, out.packed + static_cast<std::int64_t>(b) * (n / 2));
-}
-
 template <int n, class T>
 __device__ inline void load_words(const T* x, std::int64_t b, uint4 (&words)[n / 8]) {
 #pragma unroll
   for (int i = 0; i < n / 8; ++i) words[i] = __ldg(reinterpret_cast<const uint4*>(x + b * n) + i);
+}
+
+/// Where half precision doesn't serve.
+template <class T, int n>
+__device__ __noinline__ void store_exactly(const search::SearchSpace& space, const T* from, int code,
+                                           std::uint8_t* packed) {
+  float x[n];
+  load_floats(from, x);
+  store_codes<E2m1Levels>(space, x, code, packed);
+}
+
+template <class T, int n>
+__device__ __forceinline__ void decide_waiting(const Shared<n>& shared, const FloatFilter& filter, const T* x,
+                                               std::uint32_t b, std::uint32_t left, const Output& out) {
+  const T* const from = x + static_cast<std::int64_t>(b) * n;
+  std::uint8_t* const packed = out.packed + static_cast<std::int64_t>(b) * (n / 2);
+  float m[n];
+  load_floats(from, m);
+#pragma unroll
+  for (int i = 0; i < n; ++i) m[i] = fabsf(m[i]) * magnitude_unit;
+  const float a = amax_of(m) * (1 / magnitude_unit) * filter.gain, q = a * filter.to_least;
+  Found found = {0, -1, false};
+  if (in_reach(q)) {
+    const int w = least_e4m3_code(q);
+    const Candidates candidates =
+        left == 0 ? all_candidates(filter, a, w) : left_candidates(filter, a, w, n / 16, left);
+    found = filtered_code<E2m1Levels>(filter, m, a, candidates);
+  }
+  const int code = found.decided ? found.code : exact_code<T, n>(shared.space, from, found);
+  out.scales[b] = static_cast<std::uint8_t>(code);
+  const int exponent = (code >> 3) + shared.tables.exponent;
+  if (code < 8 || !(a < 7.9f * e4m3_value(code)) || !can_scale(exponent, from)) {
+    store_exactly<T, n>(shared.space, from, code, packed);
+    return;
+  }
+  uint4 words[n / 8];
+  load_words<n>(x, b, words);
+  HalfPair pairs[n / 2];
+  magnitudes(words, pairs);
+  scale(pairs, exponent, from);
+  uint2 codes[n / 16];
+  encode(shared.tables, code, code, pairs, words, codes, from);
+#pragma unroll
+  for (int i = 0; i < n / 16; ++i) reinterpret_cast<uint2*>(packed)[i] = codes[i];
 }
 
 /// The code, or -1 where `left` says what is left.
@@ -120,6 +143,18 @@ __device__ inline int settle(const PairTables<n / 16>& tables, const FloatFilter
   return settled ? code : -1;
 }
 
+/// A warp's lanes that wait, behind the `count` that do already. Returns how many.
+__device__ inline int append(Waiting& waiting, int count, int lane, bool waits, std::uint32_t block,
+                             std::uint32_t left) {
+  const unsigned which = __ballot_sync(all_lanes, waits);
+  if (waits) {
+    const int at = count + __popc(which & ((1u << lane) - 1));
+    waiting.block[at] = block;
+    waiting.left[at] = left;
+  }
+  return __popc(which);
+}
+
 template <class T, int n>
 __global__ void __launch_bounds__(threads, 3)
     pair_kernel(const __grid_constant__ search::SearchSpace host_space, const T* x, std::int64_t blocks, Output out,
@@ -132,36 +167,33 @@ __global__ void __launch_bounds__(threads, 3)
   Waiting& waiting = shared.waiting[threadIdx.x / 32];
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * threads;
   int count = 0;
-  for (std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + (threadIdx.x - lane); first < blocks;
-       first += stride) {
-    const bool inside = first + lane < blocks;
-    const std::int64_t b = inside ? first + lane : blocks - 1;
-    uint4 words[n / 8];
-    load_words<n>(x, b, words);
-    uint2 codes[n / 16];
-    std::uint32_t left = 0;
-    const int code = settle<T, n>(shared.tables, filter, words, codes, left);
-    if (inside && code >= 0) {
-      out.scales[b] = static_cast<std::uint8_t>(code);
+  std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + (threadIdx.x - lane);
+  while (first < blocks || count > 0) {
+    if (first < blocks) {
+      const bool inside = first + lane < blocks;
+      const std::int64_t b = inside ? first + lane : blocks - 1;
+      uint4 words[n / 8];
+      load_words<n>(x, b, words);
+      uint2 codes[n / 16];
+      std::uint32_t left = 0;
+      const int code = settle<T, n>(shared.tables, filter, words, codes, left);
+      if (inside && code >= 0) {
+        out.scales[b] = static_cast<std::uint8_t>(code);
 #pragma unroll
-      for (int i = 0; i < n / 16; ++i) reinterpret_cast<uint2*>(out.packed + b * (n / 2))[i] = codes[i];
+        for (int i = 0; i < n / 16; ++i) reinterpret_cast<uint2*>(out.packed + b * (n / 2))[i] = codes[i];
+      }
+      count += append(waiting, count, lane, inside && code < 0, static_cast<std::uint32_t>(b), left);
+      first += stride;
     }
-    const bool waits = inside && code < 0;
-    const unsigned which = __ballot_sync(all_lanes, waits);
-    if (waits) {
-      const int at = count + __popc(which & ((1u << lane) - 1));
-      waiting.block[at] = static_cast<std::uint32_t>(b);
-      waiting.left[at] = left;
+    if (count < 32 && first < blocks) continue;
+    const int from = max(count - 32, 0);
+    __syncwarp();
+    if (from + lane < count) {
+      decide_waiting<T, n>(shared, filter, x, waiting.block[from + lane], waiting.left[from + lane], out);
     }
-    count += __popc(which);
-    if (count < 32) continue;
-    count -= 32;
     __syncwarp();
-    decide_waiting<T, n>(shared, filter, x, waiting.block[count + lane], waiting.left[count + lane], out);
-    __syncwarp();
+    count = from;
   }
-  __syncwarp();
-  if (lane < count) decide_waiting<T, n>(shared, filter, x, waiting.block[lane], waiting.left[lane], out);
 }
 
 /// As many blocks of threads as the device holds at a time, and no more than there is work for.

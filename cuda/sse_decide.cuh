@@ -29,20 +29,33 @@ __device__ inline FloatFilter make_float_filter(const search::SearchSpace& space
           static_cast<float>(1 + 4 * lambda), static_cast<float>(3 * 0x1p-26 * n)};
 }
 
+/// Minus the level nearest to y = m * inverse, times `unit`. With c = 1.5 times a power of two that has the spacing of
+/// the levels around y, times `unit`, as its last place, z = y + c is rounded once and c - z is exact.
 struct E2m1Levels {
-  static constexpr float top = 6;
-  /// The spacing is half of y's power of two, at least 1/2; 1.5 * 2^22 of these powers has it as its last place.
-  __device__ static float nearest(float y) {
-    const int power = max(__float_as_int(y) & 0x7F800000, 0x3F800000);
-    const float magic = __int_as_float(power + (22 << 23) + 0x400000);
-    return fminf(y + magic - magic, top);
+  static constexpr float top = 6, unit = 8;
+  /// 2^-126 takes the place of y = 2: the exponent field of a subnormal is 0, so that it is 0, 1, 2 for y below 2, 4,
+  /// 8, and at most 7 for y below 256; it is OR'ed to c's, 1.5 * 2^25.
+  __device__ static float spread(float inverse) { return inverse * 0x1p-130f; }
+  __device__ static float minus_nearest(float m, float inverse, float spread) {
+    const std::uint32_t field = __float_as_uint(m * spread) & 0x7F800000;
+    const float c = __uint_as_float(field | 0x4C400000);
+    return fmaxf(c - __fmaf_rn(m, inverse, c), -top * unit);
   }
 };
 
 struct Int4Levels {
-  static constexpr float top = 7;
-  __device__ static float nearest(float y) { return fminf(fminf(y, 8) + 0x1.8p23f - 0x1.8p23f, top); }
+  static constexpr float top = 7, unit = 1;
+  __device__ static float spread(float) { return 0; }
+  __device__ static float minus_nearest(float m, float inverse, float) {
+    return fmaxf(0x1.8p23f - __fmaf_rn(m, inverse, 0x1.8p23f), -top);
+  }
 };
+
+/// Magnitudes are taken times this, inverses times its inverse, so that both and spread() are normal.
+constexpr float magnitude_unit = 0x1p-60f;
+
+/// Quotients amax / D for which the filter is made: y < 256 at every candidate.
+__device__ inline bool in_reach(float q) { return q > 0x1p-14f && q < 0x1p13f; }
 
 __device__ inline float e4m3_value(int code) {
   return code < 8 ? static_cast<float>(code) * 0x1p-9f : __int_as_float((code << 20) + (120 << 23));
@@ -83,39 +96,52 @@ __device__ inline Candidates all_candidates(const FloatFilter& filter, float a, 
 /// Those that the filter in pairs left: bit 0 for all codes below w - below, bit 1 for that code, and so on.
 __device__ inline Candidates left_candidates(const FloatFilter& filter, float a, int w, int below,
                                              std::uint32_t left) {
-  const int first = w - below;
-  const int lowest = (left & 1) != 0 ? lowest_code(filter, a, first, w) : first;
+  const int first = w - below, lowest = (left & 1) != 0 ? lowest_code(filter, a, first, w) : first;
   return {w, lowest, (left >> 1) << (first - lowest) | ((1u << (first - lowest)) - 1)};
 }
 
-/// The best of the candidates, or -1 where the filter can't tell.
+/// What the filter found: the code, or two of which one is the best, or (`second` = -1) nothing.
+struct Found {
+  int code, second;
+  bool decided;
+};
+
+/// m: magnitudes * magnitude_unit.
 template <class Levels, int n>
-__device__ int filtered_code(const FloatFilter& filter, const float (&x)[n], float a, Candidates candidates) {
-  float best = __int_as_float(0x7F800000), second = best, limit = best;
-  int best_code = 0;
+__device__ __forceinline__ Found filtered_code(const FloatFilter& filter, const float (&m)[n], float a,
+                                               Candidates candidates) {
+  constexpr float infinity = __builtin_inff();
+  float best = infinity, second = infinity, third = infinity, limit = infinity;
+  int best_code = 0, second_code = 0;
   const float margin = a * a * filter.absolute;
   for (std::uint32_t set = candidates.set; set != 0;) {
     const int i = 31 - __clz(static_cast<int>(set));
     set ^= 1u << i;
     const int code = candidates.lowest + i;
-    const float v = e4m3_value(code), inverse = __frcp_rn(v) * filter.gain;
+    const float v = e4m3_value(code);
     const float clipped = fmaxf(a * (1 - 0x1p-20f) - Levels::top * v, 0);
     if (code < candidates.w && clipped * clipped * (1 - 0x1p-20f) > limit) break;  // and so for the lower ones
+    const float inverse = __frcp_rn(v) * filter.gain * (Levels::unit / magnitude_unit);
+    const float spread = Levels::spread(inverse);
     float even = 0, odd = 0;
 #pragma unroll
     for (int k = 0; k < n; k += 2) {
-      const float y = x[k] * inverse, z = x[k + 1] * inverse;
-      const float e = y - Levels::nearest(y), f = z - Levels::nearest(z);
+      const float e = __fmaf_rn(m[k], inverse, Levels::minus_nearest(m[k], inverse, spread));
+      const float f = __fmaf_rn(m[k + 1], inverse, Levels::minus_nearest(m[k + 1], inverse, spread));
       even = __fmaf_rn(e, e, even);
       odd = __fmaf_rn(f, f, odd);
     }
-    const float error = (even + odd) * (v * v);
-    second = fminf(second, fmaxf(best, error));
-    best_code = error < best ? code : best_code;
-    best = fminf(best, error);
+    const float error = (even + odd) * (v * v * (1 / (Levels::unit * Levels::unit)));
+    third = fminf(third, fmaxf(error, second));
+    if (error < best) {
+      second = best, second_code = best_code;
+      best = error, best_code = code;
+    } else if (error < second) {
+      second = error, second_code = code;
+    }
     limit = __fmaf_rn(best, filter.relative, margin);
   }
-  return second <= limit ? -1 : best_code;
+  return {best_code, third <= limit ? -1 : second_code, !(second <= limit)};
 }
 
 /// 16 bytes of elements, widened.
@@ -160,14 +186,18 @@ __device__ inline float amax_of(const float (&x)[n]) {
   return __uint_as_float(bits);
 }
 
-/// By the plain functions: blocks of zeros, with NaN or Inf, far from the tensor scale, and ties.
+/// What the filter left open, by the plain functions: the better of two codes, or the best of all (ties of three;
+/// blocks of zeros, with NaN or Inf, far from the tensor scale).
 template <class T, int n>
-__device__ __noinline__ int plain_code(const search::SearchSpace& space, const T* from) {
+__device__ __noinline__ int exact_code(const search::SearchSpace& space, const T* from, Found found) {
   float x[n];
   load_floats(from, x);
   const search::Block block = {x, n, sim::amax(x, n)};
   if (!(block.amax < __int_as_float(0x7F800000))) return static_cast<int>(space.scale.nan_code());
-  return search::sse_code(space, block);
+  if (found.second < 0) return search::sse_code(space, block);
+  search::Best best = {found.code, search::sums_at(space, block, found.code)};
+  search::keep_better(space, block, found.second, best, nullptr);
+  return best.code;
 }
 
 /// The least magnitude of binary32 that passes each of a step's thresholds: it is compared in place of the threshold.
@@ -212,7 +242,8 @@ __device__ inline std::uint32_t pack_eight(const Passing& passing, const float* 
 
 /// A block's codes at a scale, packed[n / 2] at a multiple of 8 bytes.
 template <class Levels, int n>
-__device__ void store_codes(const search::SearchSpace& space, const float (&x)[n], int code, std::uint8_t* packed) {
+__device__ inline void store_codes(const search::SearchSpace& space, const float (&x)[n], int code,
+                                   std::uint8_t* packed) {
   const Passing passing = make_passing(space, code);
 #pragma unroll
   for (int i = 0; i < n; i += 16) {

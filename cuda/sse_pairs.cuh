@@ -51,7 +51,7 @@ struct PairTables {
   alignas(16) float square[8][stride];      ///< v^2; 6 v and U v of the code below all candidates; v of those below w
   HalfPair threshold[8][8];                 ///< the least x' that passes, at code mantissas
   HalfPair encode[8];                       ///< an inverse that rounds each element of 8 bits right; 0: there is none
-  float delta[8];
+  std::uint32_t delta_bits;  ///< of the largest error of an inverse, a float
   float relative;   ///< rho, a little more
   float per_power;  ///< of sum x'^2: (1 + rho) M
   int exponent;     ///< k
@@ -81,53 +81,65 @@ __device__ inline bool rounds_right(double inverse, double tv) {
   return true;
 }
 
+/// One entry of each kind: candidate i of a row.
 template <int below>
-__device__ void make_row(PairTables<below>& tables, int row, double t, double undersize) {
+__device__ void make_candidate(PairTables<below>& tables, int row, int i, double t, double undersize) {
   using Tables = PairTables<below>;
-  double delta = 0x1p-12;
-  for (int i = 0; i < Tables::candidates; ++i) {
-    const double v = scale_of(8 + row - below + i), inverse = 4 / (t * v);
-    const std::uint32_t bits = half_bits(inverse);
-    delta = fmax(delta, fabs(static_cast<double>(half_value(bits)) / inverse - 1));
-    tables.inverse[row][i] = twice(bits);
-    tables.square[row][i] = static_cast<float>(v * v);
-    if (i % 3 == 0) tables.inverse[row][Tables::candidates + i / 3] = twice(half_bits(inverse / 1.11 * 0x1p-15));
-  }
+  const double v = scale_of(8 + row - below + i), inverse = 4 / (t * v);
+  const std::uint32_t bits = half_bits(inverse);
+  const auto delta = static_cast<float>(fabs(static_cast<double>(half_value(bits)) / inverse - 1) * (1 + 0x1p-20));
+  atomicMax(&tables.delta_bits, __float_as_uint(delta));
+  tables.inverse[row][i] = twice(bits);
+  tables.square[row][i] = static_cast<float>(v * v);
+  if (i % 3 == 0) tables.inverse[row][Tables::candidates + i / 3] = twice(half_bits(inverse / 1.11 * 0x1p-15));
+  if (i < below) tables.square[row][Tables::candidates + 2 + i] = static_cast<float>(v);
+  if (i > 0) return;
   const double lower = scale_of(8 + row - below - 1);
   tables.square[row][Tables::candidates] = static_cast<float>(6 * lower);
   tables.square[row][Tables::candidates + 1] = static_cast<float>(undersize * lower);
-  for (int i = 0; i < below; ++i) {
-    tables.square[row][Tables::candidates + 2 + i] = static_cast<float>(scale_of(8 + row - below + i));
-  }
-  tables.delta[row] = static_cast<float>(delta * (1 + 0x1p-20));
-
-  const double tv = t * (1 + row / 8.0), exact = 4 / tv;
-  tables.encode[row] = 0;
-  for (int step = -1; step <= 1; ++step) {
-    const std::uint32_t bits = half_bits(exact) + static_cast<std::uint32_t>(step);
-    if (rounds_right(static_cast<double>(half_value(bits)), tv)) tables.encode[row] = twice(bits);
-  }
-  constexpr double midpoints[7] = {0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5};
-  for (int k = 0; k < 7; ++k) {
-    const double theta = midpoints[k] * tv / 4;
-    std::uint32_t bits = __half_as_ushort(__double2half(theta));
-    const double value = static_cast<double>(half_value(bits));
-    if (k % 2 == 1 ? value < theta : value <= theta) ++bits;
-    tables.threshold[row][k] = twice(bits);
-  }
 }
 
-/// By all threads of a block of at least 8.
+/// Threshold k of a code mantissa.
+template <int below>
+__device__ void make_threshold(PairTables<below>& tables, int row, int k, double t) {
+  const double midpoint = k < 4 ? 0.25 + 0.5 * k : k < 6 ? k - 1.5 : 5;
+  const double theta = midpoint * t * (1 + row / 8.0) / 4;
+  std::uint32_t bits = half_bits(theta);
+  const double value = static_cast<double>(half_value(bits));
+  if (k % 2 == 1 ? value < theta : value <= theta) ++bits;
+  tables.threshold[row][k] = twice(bits);
+}
+
+/// The rounded inverse, or else one of its neighbours.
+template <int below>
+__device__ void make_encoding(PairTables<below>& tables, int row, double t) {
+  const double tv = t * (1 + row / 8.0);
+  const std::uint32_t bits = half_bits(4 / tv);
+  HalfPair found = 0;
+  for (std::uint32_t b = bits - 1; b <= bits + 1; ++b) {
+    if (rounds_right(static_cast<double>(half_value(b)), tv)) found = twice(b);
+  }
+  tables.encode[row] = found;
+}
+
+/// By all threads of a block of 256.
 template <int below>
 __device__ void make_tables(PairTables<below>& tables, double tensor_scale, double undersize) {
   const std::uint64_t bits = static_cast<std::uint64_t>(__double_as_longlong(tensor_scale));
   const double t = __longlong_as_double(static_cast<long long>((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000));
-  if (threadIdx.x < 8) make_row(tables, static_cast<int>(threadIdx.x), t, undersize);
+  const int thread = static_cast<int>(threadIdx.x), row = thread / 16 % 8, i = thread % 16;
+  if (thread == 0) tables.delta_bits = __float_as_uint(0x1p-12f);
   __syncthreads();
-  if (threadIdx.x == 0) {
-    double delta = 0;
-    for (int i = 0; i < 8; ++i) delta = fmax(delta, static_cast<double>(tables.delta[i]));
+  if (thread < 128) {
+    if (i < PairTables<below>::candidates) make_candidate(tables, row, i, t, undersize);
+  } else {
+    if (i < 7) make_threshold(tables, row, i, t);
+    if (i == 8) make_encoding(tables, row, t);
+  }
+  __syncthreads();
+  if (thread == 0) {
     constexpr double kappa = 12;
+    const auto delta = static_cast<double>(__uint_as_float(tables.delta_bits));
     const double lambda = kappa * delta + 11.2 * 0x1p-11, rho = (1 + lambda) / (1 - lambda);
     tables.relative = static_cast<float>(rho * (1 + 0x1p-18));
     // a = 4 x' / t; the sum of squares in half precision is at most 1 % too small.
