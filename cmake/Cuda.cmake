@@ -19,6 +19,6 @@ if(FP4SCOPE_CUDA AND CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_EXTENSIONS OFF)
-  set(fp4scope_cuda_sources cuda/device.cu cuda/extremes.cu cuda/quantize.cu cuda/quantize_plain.cu cuda/quantize_power.cu
-      cuda/quantize_rule.cu)
+  set(fp4scope_cuda_sources cuda/device.cu cuda/extremes.cu cuda/quantize.cu cuda/quantize_four_over_six.cu cuda/quantize_plain.cu
+      cuda/quantize_power.cu cuda/quantize_rule.cu)
 endif()
