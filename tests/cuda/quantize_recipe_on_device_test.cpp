@@ -26,7 +26,7 @@ struct Shape {
   int offset;  ///< elements between the allocation and the matrix
 };
 constexpr Shape shapes[] = {{64, 256, 0}, {35, 208, 0}, {33, 96, 1}, {18, 130, 3}, {1, 16, 8}, {5, 7, 5}};
-constexpr Shape large = {1024, 1024, 0};
+constexpr Shape large = {256, 1024, 0};
 
 enum class Data { normal, mixed, ties, both, subnormals, huge, zeros, nonfinite };
 constexpr Data all_data[] = {Data::normal,     Data::mixed, Data::ties,  Data::both,
