@@ -349,10 +349,20 @@ __device__ float recipe_error(const sim::RecipeTensor& t, const T* x, int code, 
   return search::sum_errors(sim::all_recipes[row].sum, errors, block_size, block_size);
 }
 
+/// A block that estimates leave open. It writes for itself, so that nothing has to outlive a call.
 template <int row, class T>
-__device__ __noinline__ bool four_is_less(const sim::RecipeTensor& t, const T* x, int six_code, float six_factor,
-                                          int four_code, float four_factor) {
-  return recipe_error<row>(t, x, four_code, four_factor) < recipe_error<row>(t, x, six_code, six_factor);
+__device__ __noinline__ void strict_block(const sim::RecipeTensor& t, const T* x, int six_code, float six_factor,
+                                          int four_code, float four_factor, std::uint8_t* scale, std::uint8_t* codes) {
+  const bool second = recipe_error<row>(t, x, four_code, four_factor) < recipe_error<row>(t, x, six_code, six_factor);
+  const float factor = second ? four_factor : six_factor;
+  *scale = static_cast<std::uint8_t>(second ? four_code : six_code);
+  for (int i = 0; i < block_size; i += 2) {
+    const auto code_of = [factor](float v) {
+      const std::uint32_t code = __float_as_uint(rounded_code(0.5f * (fabsf(v) * factor))) & 7;
+      return code | __float_as_uint(v) >> 31 << 3;
+    };
+    codes[i / 2] = formats::pack_nibbles(code_of(widened(x, i)), code_of(widened(x, i + 1)));
+  }
 }
 
 template <int row, class T>
@@ -377,10 +387,11 @@ __global__ void __launch_bounds__(256)
     const Estimate at_four = estimate_error(e.magnitude, four.factor, four.step);
     const float margin = 0x1.4p-17f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
     const float difference = at_four.sum - at_six.sum;
-    bool second = difference < 0;
     if (!(fabsf(difference) > margin)) {
-      second = four_is_less<row>(tensor, x + b * block_size, six_code, six.factor, four_code, four.factor);
+      return strict_block<row>(tensor, x + b * block_size, six_code, six.factor, four_code, four.factor, scales + b,
+                               codes + b * 8);
     }
+    const bool second = difference < 0;
     // Bits (149 + log2 p) 2^23 + y / (p / 2), where the code is y / (p / 2) + 2 log2 p: 298 more are in `rounded`.
     std::uint32_t rounded[block_size];
 #pragma unroll
