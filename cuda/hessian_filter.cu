@@ -12,8 +12,9 @@
 // a threshold lies among the values of an entry; then |x| is compared with it. An index is a level in binary16 as it
 // stands: E2M1's three bits at bits 9 to 11 are the level times 2^-14, k at bits 6 to 8 is k 2^-18.
 //
-// A row is decided when one candidate is left. Rows go together in 16s, from the group of the largest element's rule
-// up, then down, until each excludes the rest; visiting more codes than needed changes nothing.
+// A row is decided when one candidate is left. Rows go together in 16s: the group of the largest element's rule and, of
+// E4M3, the one above; with what these leave, the exclusions say for each row where it can end above and below, and all go as far
+// as the last one needs. Visiting more codes than needed changes nothing.
 #include "cuda/hessian.cuh"
 
 namespace fp4scope::cuda {
@@ -44,7 +45,7 @@ FP4SCOPE_HD constexpr int table_words(Kind kind) {
 struct Geometry {
   int usable;
   int low[2];  ///< the exponent + 127 where a table begins: for codes up to 7, for the next eight
-  float tensor_scale;
+  float tensor_scale, over_scale;  ///< and its inverse, rounded
 };
 
 struct FilterTask {
@@ -52,9 +53,11 @@ struct FilterTask {
   const void* filters;
   const std::uint32_t* table;
   const Geometry* geometry;
-  int last_code;
-  float start_divisor;  ///< the largest element's rule
-  float midpoint, top;  ///< the first threshold and the last level, in steps
+  int first_code, last_code, nan_code;
+  float over_start;     ///< 1 / the divisor of the largest element's rule
+  float midpoint;       ///< the first threshold, in steps
+  float over_midpoint;  ///< 1 / midpoint
+  float over_top;       ///< 1 / (the last level at the last step of a group / its first step)
   float unit;           ///< a level is that many of its binary16
   bool vectors;         ///< four elements may be read at once
 };
@@ -94,7 +97,7 @@ __global__ void table_kernel(const search::SearchSpace* space, Kind kind, int sh
     low[k] = exponent_of(space->grid.midpoint[0] * step_of(kind, t, lowest)) - 1;
   }
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i == 0) *geometry = {usable, {low[0] + 127, low[1] + 127}, static_cast<float>(t)};
+  if (i == 0) *geometry = {usable, {low[0] + 127, low[1] + 127}, static_cast<float>(t), static_cast<float>(1 / t)};
   if (!usable || i >= tables(kind) * words) return;
   const int at = i % words, which = i / words;
   const double binade = formats::exp2_exact(low[which] + (at >> mantissa)), parts = formats::exp2_exact(mantissa);
@@ -180,6 +183,12 @@ struct Filter {
 
   // -- elements --
 
+  /// A value that the compiler keeps in a register and doesn't compute again at each use.
+  __device__ static std::uint32_t kept(std::uint32_t x) {
+    asm("" : "+r"(x));
+    return x;
+  }
+
   __device__ void read(Share<tiles>& s, std::int64_t row, std::int64_t col) const {
     const T* const x = static_cast<const T*>(f.task.x);
     std::uint32_t bits[2][4 * tiles];
@@ -203,12 +212,12 @@ struct Filter {
       s.amax[h] = 0;
 #pragma unroll
       for (int i = 0; i < 4 * tiles; ++i) {
-        s.magnitude[h][i] = bits[h][i] & 0x7FFFFFFFu;
+        s.magnitude[h][i] = kept(bits[h][i] & 0x7FFFFFFFu);
         s.amax[h] = max(s.amax[h], s.magnitude[h][i]);
       }
 #pragma unroll
       for (int p = 0; p < 2 * tiles; ++p) {
-        s.sign[h][p] = __byte_perm(bits[h][2 * p], bits[h][2 * p + 1], 0x7632) & 0x80008000u;
+        s.sign[h][p] = kept(__byte_perm(bits[h][2 * p], bits[h][2 * p + 1], 0x7632) & 0x80008000u);
       }
       s.amax[h] = max(s.amax[h], __shfl_xor_sync(full, s.amax[h], 1));
       s.amax[h] = max(s.amax[h], __shfl_xor_sync(full, s.amax[h], 2));
@@ -271,9 +280,9 @@ struct Filter {
       s.gap[h] = __fmaf_rn(sum, gap, 0x1p-68f);
       s.best[h][0] = s.best[h][1] = s.best[h][2] = infinity;
       s.upper[h] = __uint_as_float(infinity);
-      const float quotient = __fdividef(__uint_as_float(s.amax[h]), geometry.tensor_scale * f.start_divisor);
-      const int exponent = static_cast<int>(__float_as_uint(quotient) >> 23) - 127;
-      s.start[h] = min(max(is_power(kind) ? (exponent + 127) >> 3 : exponent + 7, 0), last_group);
+      const float quotient = __uint_as_float(s.amax[h]) * geometry.over_scale * f.over_start;
+      const int at = exponent(quotient);
+      s.start[h] = min(max(is_power(kind) ? (at + 127) >> 3 : at + 7, 0), last_group);
     }
   }
 
@@ -421,56 +430,54 @@ struct Filter {
 
   // -- exclusions: search/hessian_filter.hpp --
 
-  /// Whether this lane sees that a group and all above are excluded.
-  __device__ bool excluded_above(const Share<tiles>& s, int h, int group, const float (&spread)[4 * tiles]) const {
-    if (group > last_group) return true;
-    const float base = base_of(group), dead = f.midpoint * base * down;
-    if (__uint_as_float(s.amax[h]) <= dead * (is_power(kind) ? 0.5f : 0.875f)) return true;  // at the code below
-    bool excluded = false;
+  __device__ static int exponent(float x) { return static_cast<int>(__float_as_uint(x) >> 23) - 127; }
+
+  /// How many groups above and below its first a row needs, with U as it is.
+  ///   Above: a group is excluded with all further ones where the first midpoint at its first step, m s, is at least an
+  ///   element with |x| > U spread, or where the code below is all zero already.
+  ///   Below: where the largest level at its last step is less than some |x| - U spread.
+  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above,
+                         int& below) const {
+    float dead = __uint_as_float(s.amax[h]) * (is_power(kind) ? 2.0f : 1.15f), clipped = 0;
 #pragma unroll
     for (int i = 0; i < 4 * tiles; ++i) {
-      const float x = __uint_as_float(s.magnitude[h][i]);
-      excluded = excluded || (x <= dead && x > s.upper[h] * spread[i] * up);
+      const float x = __uint_as_float(s.magnitude[h][i]), bound = s.upper[h] * spread[i] * up;
+      dead = fminf(dead, x > bound ? x : dead);
+      clipped = fmaxf(clipped, __fmaf_rn(x, down, -bound));
     }
-    return excluded;
+    dead = fminf(dead, __shfl_xor_sync(full, dead, 1));
+    dead = fminf(dead, __shfl_xor_sync(full, dead, 2));
+    clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 1));
+    clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 2));
+    // Steps in units of the tensor scale are 2^e: excluded from 2^e >= `dead` on, and while 2^e < `clipped`.
+    const int from = exponent(dead * f.over_midpoint * geometry.over_scale * up) + 1;
+    const int until = exponent(clipped * f.over_top * geometry.over_scale * down);
+    const int first = is_power(kind) ? (from + 127 + 7) >> 3 : from + 7;
+    const int last = !is_power(kind) ? until + 8 : until > -127 ? ((until + 127) >> 3) + 1 : 0;
+    above = min(first - 1, last_group) - s.start[h];
+    below = s.start[h] - max(last, 0);
   }
 
-  __device__ bool excluded_below(const Share<tiles>& s, int h, int group, const float (&spread)[4 * tiles]) const {
-    if (group < 0) return true;
-    const float last = f.top * base_of(group) * (is_power(kind) ? 128.0f : 1.875f) * up;
-    bool excluded = false;
-#pragma unroll
-    for (int i = 0; i < 4 * tiles; ++i) {
-      excluded = excluded || __uint_as_float(s.magnitude[h][i]) * down - s.upper[h] * spread[i] * up > last;
-    }
-    return excluded;
+  /// The most that any row needs.
+  __device__ static int most(const bool (&active)[2], const int (&needed)[2]) {
+    const int here = max(active[0] ? needed[0] : 0, active[1] ? needed[1] : 0);
+    return __reduce_max_sync(full, here);
   }
-
-  /// Of a row's lanes.
-  __device__ bool any_of_row(bool value) const { return (__ballot_sync(full, value) >> (lane & 28) & 15u) != 0; }
 
   __device__ int search_rows(Share<tiles>& s, const bool (&active)[2], const float (&spread)[4 * tiles],
                              const uint2 (&g)[tiles][2 * tiles][2]) const {
-    visit(s, 0, g);
-    visit(s, 1, g);  // it is hardly ever excluded
-    tighten(s);
-    int visited = 2;
-    for (int direction = 1; direction >= -1; direction -= 2) {
-      for (int from_start = direction > 0 ? 2 : -1;; from_start += direction) {
-        bool needed = false;
+    constexpr int sure = is_power(kind) ? 0 : 1;  // the group above is hardly ever excluded
+    int above = sure, below = 0, visited = 0;
+    for (; visited <= above + below; ++visited) {
+      visit(s, visited <= above ? visited : above - visited, g);
+      if (visited != sure) continue;
+      tighten(s);
+      int up_to[2], down_to[2];
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const int group = s.start[h] + from_start;
-          const bool mine = direction > 0 ? excluded_above(s, h, group, spread) : excluded_below(s, h, group, spread);
-          const bool excluded = any_of_row(mine);
-          needed = needed || (active[h] && !excluded);
-        }
-        if (!__any_sync(full, needed)) break;
-        visit(s, from_start, g);
-        tighten(s);
-        ++visited;
-      }
+      for (int h = 0; h < 2; ++h) bounds(s, h, spread, up_to[h], down_to[h]);
+      above = max(sure, most(active, up_to)), below = max(0, most(active, down_to));
     }
+    tighten(s);
     return visited;
   }
 
@@ -485,24 +492,30 @@ struct Filter {
     return number + __shfl_xor_sync(full, number, 2);
   }
 
-  /// Lists a row: its lanes together.
+  /// Lists rows: their lanes together.
   __device__ void list(const Share<tiles>& s, int h, std::int64_t block, int number, bool here) const {
     const float limit = s.upper[h] * s.upper[h] * up;
-    Listed entry = {block, 0, {}};
-    for (int from = 0; from < 4; ++from) {
-      for (int k = 0; k < 2; ++k) {
-        const std::uint32_t value = __shfl_sync(full, s.best[h][k], (lane & 28) + from);
-        if (__uint_as_float(value) <= limit && entry.number < most_listed) {
-          entry.code[entry.number++] = static_cast<std::uint8_t>(value);
-        }
+    const int mine = (__uint_as_float(s.best[h][0]) <= limit) + (__uint_as_float(s.best[h][1]) <= limit);
+    int before = 0;  // codes of the lanes before this one
+    for (int k = 0; k < 3; ++k) {
+      const int other = __shfl_sync(full, mine, (lane & 28) + k);
+      before += k < lane % 4 ? other : 0;
+    }
+    const bool few = here && number <= most_listed;
+    unsigned at = 0;
+    if (here && lane % 4 == 0) {
+      at = static_cast<unsigned>(atomicAdd(few ? &f.task.counts->few : &f.task.counts->all, 1ull));
+      if (few) {
+        f.task.few[at].block = static_cast<std::uint32_t>(block);
+        f.task.few[at].number = static_cast<std::uint8_t>(number);
+      } else {
+        f.task.all[at] = static_cast<std::uint32_t>(block);
       }
     }
-    if (!here || lane % 4 != 0) return;
-    if (number > most_listed) {
-      f.task.all[atomicAdd(&f.task.counts->all, 1ull)] = block;
-    } else {
-      f.task.few[atomicAdd(&f.task.counts->few, 1ull)] = entry;
-    }
+    at = __shfl_sync(full, at, lane & 28);
+    if (!few) return;
+    if (mine > 0) f.task.few[at].code[before] = static_cast<std::uint8_t>(s.best[h][0]);
+    if (mine > 1) f.task.few[at].code[before + 1] = static_cast<std::uint8_t>(s.best[h][1]);
   }
 
   /// The codes of a lane's elements at a scale's code; zeros with their signs where it has no levels.
@@ -525,8 +538,12 @@ struct Filter {
   }
 };
 
+/// Blocks of threads at a time: more of them hide more latency, fewer leave more registers.
+template <class T>
+constexpr int ctas = key_shift<T> == 16 ? 3 : 2;
+
 template <class T, Kind kind, int tiles>
-__global__ void __launch_bounds__(threads, tiles == 1 ? 2 : 1) filter_kernel(FilterTask f) {
+__global__ void __launch_bounds__(threads, tiles == 1 ? ctas<T> : 1) filter_kernel(FilterTask f) {
   extern __shared__ std::uint32_t table[];
   const Geometry geometry = *f.geometry;
   for (int i = static_cast<int>(threadIdx.x); i < table_words<T>(kind); i += threads) table[i] = f.table[i];
@@ -572,10 +589,7 @@ __global__ void __launch_bounds__(threads, tiles == 1 ? 2 : 1) filter_kernel(Fil
       const int candidates = filter.left(s, h) + number;
       const bool decided = here && (plain || (active[h] && candidates == 1));
       const int best = static_cast<int>(filter.least(s.best[h][0]) & 0xFFu);
-      const int code = !plain                    ? best
-                       : s.amax[h] >= infinity   ? static_cast<int>(task.space->scale.nan_code())
-                       : s.amax[h] == 0          ? 0
-                                                 : task.space->first_code;
+      const int code = !plain ? best : s.amax[h] >= infinity ? f.nan_code : s.amax[h] == 0 ? 0 : f.first_code;
       if (decided) {
         if (lane % 4 == 0) task.scales[block] = static_cast<std::uint8_t>(code);
         filter.write_codes(s, h, block, code, !plain);
@@ -620,8 +634,8 @@ void run(Stream& stream, const DeviceHessians::Parts& parts, FilterTask f) {
   with_type(f.task.type, f.task.x, [&](const auto* x) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(x)>>;
     constexpr int words = table_words<T>(kind);
-    const Scratch memory(stream, 4 * words + static_cast<std::int64_t>(sizeof(Geometry)));
-    auto* const geometry = memory.as<Geometry>();
+    static_assert(sizeof(Geometry) + 4 * words <= room_of_filter);
+    auto* const geometry = static_cast<Geometry*>(f.task.filter_room);
     auto* const table = reinterpret_cast<std::uint32_t*>(geometry + 1);
     f.table = table, f.geometry = geometry;
     table_kernel<<<grid_of(words, 128), 128, 0, handle(stream)>>>(f.task.space, kind, key_shift<T>,
@@ -647,9 +661,11 @@ void filter_hessian(Stream& stream, const search::SearchTask& task, const Device
   f.task = device;
   f.filters = parts.filters.as<void>();
   f.last_code = space.last_code;
-  f.start_divisor = static_cast<float>(space.start.divisor);
+  f.first_code = space.first_code, f.nan_code = static_cast<int>(space.scale.nan_code());
+  f.over_start = static_cast<float>(1 / space.start.divisor);
   f.midpoint = static_cast<float>(space.grid.midpoint[0]);
-  f.top = static_cast<float>(space.top());
+  f.over_midpoint = 1 / f.midpoint;
+  f.over_top = static_cast<float>(1 / (space.top() * (kind == Kind::mxfp4 ? 128 : 1.875)));
   f.unit = kind == Kind::nvint4 ? 0x1p18f : 0x1p14f;
   f.vectors = device.cols % device.n == 0 && device.cols % 4 == 0 &&
               reinterpret_cast<std::uintptr_t>(device.x) % static_cast<std::uintptr_t>(4 * width(device.type)) == 0;
