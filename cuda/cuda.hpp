@@ -170,7 +170,8 @@ void quantize_recipe_plain(Stream& stream, const search::RecipeTask& task, int b
 
 // ---- least r^T H r ----
 
-/// H of every block of columns in a device's memory, with what the filter needs of it: made once a layer.
+/// H of every block of columns in a device's memory, with what the filter needs of it: made once a layer, used by one
+/// stream at a time.
 class DeviceHessians {
  public:
   DeviceHessians(Stream& stream, const search::Hessians& hessians);
@@ -178,7 +179,7 @@ class DeviceHessians {
   ~DeviceHessians();
 
   struct Parts;
-  const Parts& parts() const { return *parts_; }
+  Parts& parts() const { return *parts_; }
 
  private:
   Parts* parts_;
