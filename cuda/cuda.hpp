@@ -215,4 +215,37 @@ void encode_values(Stream& stream, const formats::Format& format, formats::Round
 /// codes[n] -> values[n].
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
+// ---- errors ----
+
+/// What analysis/metrics.hpp sums up of one row: each term is a block's own sum, blocks in order.
+struct RowSums {
+  double energy, sse, max_error, magnitude, stored_magnitude;
+  double sse_sse, sse_energy, energy_energy;  ///< products of a block's squared error and energy
+  double naive_sse, sse_naive, naive_naive;  ///< naive's squared error; products with a block's own, and of itself
+  std::uint32_t zeros, saturated, underflowed, subnormal, moved_up, moved_down;
+  std::uint64_t distance;
+};
+
+struct SumTask {
+  const formats::BlockFormat* format;
+  const search::Method* naive;  ///< the yardstick of moved scales: a rule, or a rule that selects the element
+  search::Select select;
+  int block, tile_rows;
+  float tensor_scale;
+  int first_normal;  ///< scale codes below it are subnormal, or zero
+  bool nearest;      ///< the codes are the nearest at their scales
+};
+
+inline constexpr int sums_reach = 16;  ///< offsets beyond it count as that
+
+/// Sums over the rows of a matrix, its scales [rows, P / block] and its codes, packed for elements of up to 4 bits:
+/// sums [rows]; moves [2 sums_reach + 1] is added to: blocks by their scale code less naive's.
+void sum_errors(Stream& stream, const SumTask& task, const Matrix& matrix, const std::uint8_t* scales,
+                const std::uint8_t* codes, RowSums* sums, std::uint64_t* moves);
+
+/// *count = blocks, a tile counted once, that four over six mapped to 4, or that a selecting format made INT4: by their
+/// scales. Blocks that are not finite are neither.
+void count_second(Stream& stream, const search::SearchTask& task, const Matrix& matrix, const std::uint8_t* scales,
+                  std::uint64_t* count);
+
 }  // namespace fp4scope::cuda
