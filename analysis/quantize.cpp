@@ -134,7 +134,11 @@ const sim::Recipe* parse_recipe(const std::string& name, const std::string& form
   if (recipe) return recipe;
   for (const sim::ApproximateRecipe& a : sim::approximate_recipes) {
     if (name == a.name) {
-      throw UsageError("--recipe", fmt::format("'{}' rests on {}, whose bits are not recorded", name, a.instruction),
+      if (*a.hopper) {
+        throw UsageError("--recipe", fmt::format("'{}' rests on {}, whose bits depend on the GPU", name, a.instruction),
+                         fmt::format("{} has Hopper's", a.hopper));
+      }
+      throw UsageError("--recipe", fmt::format("'{}' rests on {}: its order is not built", name, a.instruction),
                        "there are: " + join(recipe_names()));
     }
   }

@@ -39,6 +39,11 @@ Constants add_constants(Builder& b, const QuantizeConfig& c, int a, bool needs_e
   const std::string range = fmt::format("{}", r.divisor * c.scale_max), q = fmt::format("{}", r.divisor);
   if (c.scaling == TensorScaling::none || r.tensor == TensorStep::none) return {one, one};
   Constants out = {one, one};
+  if (r.tensor == TensorStep::decode_fl_k) {
+    out.decode = b.step("D", "a * fl(1/" + range + ")", a, '*', b.step("", "fl(1/" + range + ")", one, '/', k));
+    if (needs_encode) out.encode = b.step("S", "1 / D", one, '/', out.decode);
+    return out;
+  }
   if (r.tensor == TensorStep::decode) {
     out.decode = b.step("D", "a / " + range, a, '/', k);
     if (needs_encode) out.encode = b.step("S", "1 / D", one, '/', out.decode);
@@ -88,6 +93,9 @@ void add_block_steps(Builder& out, const QuantizeConfig& c, int a, int b, bool n
     case BlockStep::over_qd:
       out.step("v", "b / (" + q + " * D)", b, '/', out.step("", q + " * D", divisor, '*', t.decode));
       break;
+    case BlockStep::over_qd_hopper:
+      out.step("v", "b /~ (" + q + " * D)", b, '~', out.step("", q + " * D", divisor, '*', t.decode));
+      break;
     case BlockStep::over_q_m_over_aq: {
       const int scaled = out.step("", "(b / " + q + ") * " + m, over_q(), '*', out.operand(c.scale_max));
       out.step("v", "((b / " + q + ") * " + m + ") / (a / " + q + ")", scaled, '/',
@@ -111,6 +119,9 @@ std::vector<double> Trace::evaluate(int unrounded) const {
     // (53 >= 2 * 24 + 2, Figueroa 1995), so rounding it once more gives the IEEE operation.
     const double wide = steps[i].operation == '*' ? left * right : left / right;
     if (static_cast<int>(i) == unrounded) out.push_back(wide);
+    else if (steps[i].operation == 'r') out.push_back(sim::reciprocal_hopper(static_cast<float>(right)));
+    else if (steps[i].operation == '~')
+      out.push_back(sim::divide_full_hopper(static_cast<float>(left), static_cast<float>(right)));
     else out.push_back(steps[i].to_bf16 ? sim::round_bf16(static_cast<float>(wide)) : static_cast<float>(wide));
   }
   return out;
@@ -125,8 +136,9 @@ Trace scale_trace(const QuantizeConfig& config, float a, float b) {
     out.step("T", fmt::format("a / {}", k), amax, '/', out.operand(k));
     return out.take();
   }
-  const bool needs_decode =
-      config.recipe->value == BlockStep::over_q_over_d || config.recipe->value == BlockStep::over_qd;
+  const bool needs_decode = config.recipe->value == BlockStep::over_q_over_d ||
+                            config.recipe->value == BlockStep::over_qd ||
+                            config.recipe->value == BlockStep::over_qd_hopper;
   add_block_steps(out, config, amax, block, needs_decode);
   return out.take();
 }
@@ -141,7 +153,8 @@ Trace data_trace(const QuantizeConfig& config, float a, float s, float x) {
     return out.take();
   }
   const sim::Recipe& r = *config.recipe;
-  const bool by_decode = r.data == DataStep::reciprocal || r.data == DataStep::divide;
+  const bool by_decode =
+      r.data == DataStep::reciprocal || r.data == DataStep::divide || r.data == DataStep::divide_hopper;
   if (r.data == DataStep::distance || r.data == DataStep::rational) return out.take();
   const Constants t = add_constants(out, config, amax, !by_decode, by_decode);
   const bool bf16_divisor = (r.bf16 & sim::in_bf16_divisor) != 0, bf16_y = (r.bf16 & sim::in_bf16_quotient) != 0;
@@ -151,6 +164,22 @@ Trace data_trace(const QuantizeConfig& config, float a, float s, float x) {
       out.step("y", "x * (1 / (s * D))", element, '*', out.step("", "1 / (s * D)", one, '/', product), bf16_y);
       break;
     }
+    case DataStep::reciprocal_hopper: {
+      const int product = out.step("", "s * rcp(S)", scale, '*', out.step("", "rcp(S)", one, 'r', t.encode));
+      out.step("y", "x * rcp(s * rcp(S))", element, '*', out.step("", "rcp(s * rcp(S))", one, 'r', product));
+      break;
+    }
+    case DataStep::reciprocal_twice_hopper:
+      out.step("y", "x * (S /~ s)", element, '*', out.step("", "S /~ s", t.encode, '~', scale));
+      break;
+    case DataStep::reciprocal_scaled_hopper: {
+      const int factor = out.step("", "S * rcp(s)", t.encode, '*', out.step("", "rcp(s)", one, 'r', scale));
+      out.step("y", "x * (S * rcp(s))", element, '*', factor);
+      break;
+    }
+    case DataStep::divide_hopper:
+      out.step("y", "x /~ (s * D)", element, '~', out.step("", "s * D", scale, '*', t.decode));
+      break;
     case DataStep::scaled_first:
       out.step("y", "(x * S) * (1 / s)", out.step("", "x * S", element, '*', t.encode), '*',
                out.step("", "1 / s", one, '/', scale));

@@ -17,7 +17,7 @@ namespace fp4scope::analysis {
 struct TraceStep {
   std::string text;  ///< "S * fl(1/6)"
   std::string name;  ///< "S", "" without
-  char operation;    ///< '*', '/'
+  char operation;    ///< '*', '/', and with Hopper's bits 'r' for rcp(right), '~' for /~
   int left, right;   ///< step numbers, or ~k for operand k
   bool to_bf16 = false;
 };

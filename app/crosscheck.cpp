@@ -6,12 +6,15 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "analysis/crosscheck_converters.hpp"
+#include "analysis/crosscheck_device.hpp"
 #include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "analysis/tensors.hpp"
 #include "app/app.hpp"
+#include "app/crosscheck.hpp"
 #include "formats/error.hpp"
 #include "io/atomic_file.hpp"
 
@@ -26,7 +29,16 @@ struct Words {
   std::vector<std::string> tensors = {"*"};
   bool recipes = false, brief = false;
   analysis::CrosscheckOptions options;
+  std::optional<int> device;
+  DeviceCrosscheckWords on_device;
 };
+
+/// cuda or cuda:N -> N.
+int parse_device(const std::string& word) {
+  if (word == "cuda") return 0;
+  if (word.starts_with("cuda:") && word.size() == 6 && word[5] >= '0' && word[5] <= '9') return word[5] - '0';
+  throw UsageError("--device", "unknown device '" + word + "'", "there are: cuda, cuda:0, cuda:1, ...");
+}
 
 /// A file's tensors, read when their turn comes.
 std::vector<analysis::CrosscheckInput> file_inputs(const Words& words) {
@@ -92,16 +104,7 @@ void print_json(const io::Table& table) {
 }
 
 void write(const Words& words, const io::Table& table, const std::string& inputs) {
-  std::vector<io::Record> records;
-  for (const std::vector<io::Cell>& row : table.rows) records.push_back({row, {}});
-  const io::Attributes attributes = {{"schema_version", std::int64_t{1}},
-                                     {"tool", std::string("fp4scope")},
-                                     {"tool_version", version()},
-                                     {"git_commit", git_commit()},
-                                     {"kind", std::string("crosscheck recipes")},
-                                     {"format", words.options.format},
-                                     {"inputs", inputs}};
-  io::write_results(words.out, attributes, table.columns, records);
+  write_crosscheck(words.out, "crosscheck recipes", table, {{"format", words.options.format}, {"inputs", inputs}});
 }
 
 /// Element converters on all floats.
@@ -135,7 +138,17 @@ int run_converters(const Words& words, bool json) {
 }
 
 int run(Words& words, bool json) {
-  if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes");
+  if (words.device) {
+    if (words.recipes || !words.in.empty())
+      throw UsageError("--device", "compares kernels on inputs of its own", "leave the rest out");
+    words.on_device.device = *words.device;
+    words.on_device.out = words.out;
+    return run_device_crosscheck(words.on_device, json);
+  }
+  if (words.on_device.full || !words.on_device.only.empty()) {
+    throw UsageError("crosscheck", "--full and --family are of --device cuda");
+  }
+  if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes or --device cuda");
   if (formats::find_format(words.options.format)) return run_converters(words, json);
   if (!formats::find_block_format(words.options.format)) {
     std::vector<std::string> names = analysis::format_names();
@@ -168,6 +181,19 @@ int run(Words& words, bool json) {
 
 }  // namespace
 
+void write_crosscheck(const std::string& path, const std::string& kind, const io::Table& table,
+                      const io::Attributes& more) {
+  std::vector<io::Record> records;
+  for (const std::vector<io::Cell>& row : table.rows) records.push_back({row, {}});
+  io::Attributes attributes = {{"schema_version", std::int64_t{1}},
+                               {"tool", std::string("fp4scope")},
+                               {"tool_version", version()},
+                               {"git_commit", git_commit()},
+                               {"kind", kind}};
+  attributes.insert(more.begin(), more.end());
+  io::write_results(path, attributes, table.columns, records);
+}
+
 void add_crosscheck(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("crosscheck", "where two orders of operation differ, and why");
   auto words = std::make_shared<Words>();
@@ -185,6 +211,17 @@ void add_crosscheck(CLI::App& app, Context& context) {
   command->add_option("--tensor", words->tensors, "what to compare on (default *)")
       ->allow_extra_args(false)
       ->type_name("GLOB");
+  command
+      ->add_option_function<std::string>(
+          "--device", [words](const std::string& word) { words->device = parse_device(word); },
+          "cuda: every kernel against the model, on one GPU")
+      ->type_name("D");
+  command->add_flag("--full", words->on_device.full, "with --device: every converter on all floats in every direction");
+  command
+      ->add_option("--family", words->on_device.only,
+                   "with --device: these alone: " + analysis::join(analysis::device_check_families(), " "))
+      ->allow_extra_args(false)
+      ->type_name("F");
   command->add_flag("--brief", words->brief, "the tables without the examples");
   command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
 }

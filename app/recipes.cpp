@@ -26,7 +26,7 @@ void print_json() {
                             {"meaning", r.meaning}});
   }
   for (const sim::ApproximateRecipe& a : sim::approximate_recipes) {
-    j["refused"].push_back({{"name", a.name}, {"instruction", a.instruction}});
+    j["refused"].push_back({{"name", a.name}, {"instruction", a.instruction}, {"hopper", a.hopper}});
   }
   fmt::print("{}\n", j.dump(2));
 }
@@ -35,8 +35,10 @@ void print_text() {
   std::vector<std::vector<std::string>> rows = {{"exact", "every", "every", exact_meaning}};
   for (const sim::Recipe& r : sim::all_recipes) rows.push_back({r.name, r.format, r.methods, r.meaning});
   fmt::print("{}", text_table({"recipe", "format", "scale", "what it does"}, rows));
-  fmt::print("\nrefused, since their bits rest on instructions that no document defines:\n");
-  for (const sim::ApproximateRecipe& a : sim::approximate_recipes) fmt::print("  {} ({})\n", a.name, a.instruction);
+  fmt::print("\nrefused, since their bits rest on instructions that no document defines; Hopper's were measured:\n");
+  for (const sim::ApproximateRecipe& a : sim::approximate_recipes) {
+    fmt::print("  {} ({}){}{}\n", a.name, a.instruction, *a.hopper ? ": " : "", a.hopper);
+  }
 }
 
 }  // namespace

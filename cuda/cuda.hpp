@@ -12,6 +12,7 @@
 
 #include "search/recipe_search.hpp"
 #include "search/search.hpp"
+#include "sim/converter.hpp"
 #include "sim/hadamard.hpp"
 
 namespace fp4scope::cuda {
@@ -126,6 +127,9 @@ struct Extremes {
 /// x[n] -> *out, in device memory.
 void find_extremes(Stream& stream, Type type, const void* x, std::int64_t n, Extremes* out);
 
+/// sim::tensor_scale of the largest finite magnitude -> *out, in device memory, as quantize() takes it.
+void find_tensor_scale(Stream& stream, const Extremes* extremes, double element_max, double scale_max, float* out);
+
 /// A matrix [rows, cols], row-major, anywhere in device memory.
 struct Matrix {
   Type type;
@@ -212,7 +216,12 @@ void rotate(Stream& stream, int n, const std::int8_t* signs, sim::HadamardArithm
 void encode_values(Stream& stream, const formats::Format& format, formats::Rounding rounding,
                    formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words, void* codes);
 
-/// codes[n] -> values[n].
+/// The same by a row of sim/converter.hpp; `rounding` and `overflow` are what the row offers.
+void convert_values(Stream& stream, const sim::Converter& converter, formats::Rounding rounding,
+                    formats::Overflow overflow, const float* x, std::int64_t n, const std::uint32_t* words,
+                    void* codes);
+
+/// codes[n] -> values[n]; a NaN is the positive quiet one, 0x7FC00000.
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
 // ---- errors ----
@@ -247,5 +256,17 @@ void sum_errors(Stream& stream, const SumTask& task, const Matrix& matrix, const
 /// scales. Blocks that are not finite are neither.
 void count_second(Stream& stream, const search::SearchTask& task, const Matrix& matrix, const std::uint8_t* scales,
                   std::uint64_t* count);
+
+// ---- facts: what the device's own approximate instructions return; sim/approximate.hpp has Hopper's ----
+
+enum class Instruction : std::uint8_t {
+  reciprocal,          ///< rcp.approx.ftz.f32
+  log2,                ///< lg2.approx.ftz.f32
+  divide_full,         ///< div.full.f32
+  divide_approximate,  ///< div.approx.f32
+};
+
+/// out[i] = the instruction on a[i], or on a[i] and b[i]; b may be null where it takes one.
+void probe(Stream& stream, Instruction instruction, const float* a, const float* b, std::int64_t n, float* out);
 
 }  // namespace fp4scope::cuda

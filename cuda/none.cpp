@@ -39,6 +39,7 @@ void Timer::stop() { refuse(); }
 double Timer::seconds() { refuse(); }
 
 void find_extremes(Stream&, Type, const void*, std::int64_t, Extremes*) { refuse(); }
+void find_tensor_scale(Stream&, const Extremes*, double, double, float*) { refuse(); }
 bool serves(const search::SearchTask&) { return false; }
 void quantize(Stream&, const search::SearchTask&, const Matrix&, std::uint8_t*, std::uint8_t*, const float*) {
   refuse();
@@ -71,6 +72,10 @@ void encode_values(Stream&, const formats::Format&, formats::Rounding, formats::
                    const std::uint32_t*, void*) {
   refuse();
 }
+void convert_values(Stream&, const sim::Converter&, formats::Rounding, formats::Overflow, const float*, std::int64_t,
+                    const std::uint32_t*, void*) {
+  refuse();
+}
 void decode_values(Stream&, const formats::Format&, const void*, std::int64_t, float*) { refuse(); }
 
 void sum_errors(Stream&, const SumTask&, const Matrix&, const std::uint8_t*, const std::uint8_t*, RowSums*,
@@ -78,5 +83,7 @@ void sum_errors(Stream&, const SumTask&, const Matrix&, const std::uint8_t*, con
   refuse();
 }
 void count_second(Stream&, const search::SearchTask&, const Matrix&, const std::uint8_t*, std::uint64_t*) { refuse(); }
+
+void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
 
 }  // namespace fp4scope::cuda

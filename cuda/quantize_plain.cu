@@ -111,9 +111,4 @@ void quantize_plain(Stream& stream, const search::SearchTask& task, const Matrix
   });
 }
 
-void quantize(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
-              std::uint8_t* packed, const float* tensor_scale) {
-  quantize_plain(stream, task, matrix, scales, packed, tensor_scale);
-}
-
 }  // namespace fp4scope::cuda

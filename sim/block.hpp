@@ -36,13 +36,13 @@ FP4SCOPE_HD constexpr void quantize_block(const formats::Format& element, const 
 
 /// Stochastic rounding: the level below |x_i|, or with a probability of lost = (|x_i| / step - below) / gap the one
 /// above: up iff word < floor(2^32 * lost), lost as binary64 division gives it. So E[value] = x within 2^-32 of a gap,
-/// and a code is a function of (x, step, word) alone.
+/// and a code is a function of (x, step, word) alone. Level 0 for a NaN.
 FP4SCOPE_HD constexpr int stochastic_index(const Grid& grid, double position, std::uint32_t word) noexcept {
   int below = 0;
   while (below + 1 < grid.levels && position >= grid.level[below + 1]) ++below;
   if (below + 1 == grid.levels) return below;
   const double lost = (position - grid.level[below]) / (grid.level[below + 1] - grid.level[below]);
-  return word < static_cast<std::uint32_t>(lost * 0x1p32) ? below + 1 : below;
+  return lost > 0 && word < static_cast<std::uint32_t>(lost * 0x1p32) ? below + 1 : below;
 }
 
 /// The same with one random word an element, for elements of at most 4 bits.

@@ -2,6 +2,11 @@
 // (stream, index). A number depends on these three alone, never on threads, tiles or the order of the calls.
 #pragma once
 
+#include "formats/host_device.hpp"
+
+#ifdef __CUDACC__
+#define R123_CUDA_DEVICE FP4SCOPE_HD  // how Random123 marks its functions
+#endif
 #include <Random123/philox.h>
 
 #include <cstdint>
@@ -9,7 +14,7 @@
 namespace fp4scope::sim {
 
 /// Four independent 32-bit words of (seed, stream, index).
-inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t index, std::uint32_t words[4]) {
+FP4SCOPE_HD inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t index, std::uint32_t words[4]) {
   const r123::Philox4x32::ctr_type counter = {
       {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), stream, 0}};
   const r123::Philox4x32::key_type key = {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};
@@ -18,7 +23,8 @@ inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t
 }
 
 /// words[n] of the positions first, first + 1, ...: position p has word p % 4 of index p / 4.
-inline void fill_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t first, int n, std::uint32_t* words) {
+FP4SCOPE_HD inline void fill_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t first, int n,
+                                   std::uint32_t* words) {
   std::uint32_t four[4] = {};
   for (int i = 0; i < n; ++i) {
     const std::uint64_t position = first + static_cast<std::uint64_t>(i);
@@ -28,7 +34,7 @@ inline void fill_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t f
 }
 
 /// n signs, +1 or -1: sign i is bit i % 32 of word i / 32 % 4 of index i / 128, a set bit for -1.
-inline void random_signs(std::uint64_t seed, std::uint32_t stream, int n, std::int8_t* signs) {
+FP4SCOPE_HD inline void random_signs(std::uint64_t seed, std::uint32_t stream, int n, std::int8_t* signs) {
   std::uint32_t words[4] = {};
   for (int i = 0; i < n; ++i) {
     if (i % 128 == 0) random_words(seed, stream, static_cast<std::uint64_t>(i / 128), words);
@@ -37,7 +43,7 @@ inline void random_signs(std::uint64_t seed, std::uint32_t stream, int n, std::i
 }
 
 /// Two words -> a uniform number in the open interval (0, 1), a multiple of 2^-53.
-inline double open_uniform(std::uint32_t high, std::uint32_t low) {
+FP4SCOPE_HD inline double open_uniform(std::uint32_t high, std::uint32_t low) {
   const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;  // 52 bits, and a half
   return (static_cast<double>(bits) + 0.5) * 0x1p-52;
 }

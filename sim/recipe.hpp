@@ -8,10 +8,12 @@
 //
 // Every written operation is one IEEE binary32 operation, to nearest even, left to right; fl(c) is a constant rounded
 // to binary32. One loop, recipe_codes, serves every row of recipes.hpp. The choice among candidate scales is search's.
+// Steps of GPU kernels that divide approximately have Hopper's bits (approximate.hpp): rcp(x), and a /~ b for div.full.
 // This file rests on the flags that keep a * b + c in two roundings (-ffp-contract=off, -fmad=false).
 #pragma once
 
 #include "formats/block_format.hpp"
+#include "sim/approximate.hpp"
 #include "sim/block.hpp"
 #include "sim/converter.hpp"
 #include "sim/log2.hpp"
@@ -24,6 +26,7 @@ enum class TensorStep : std::uint8_t {
   encode,         ///< S = K / a, D = 1 / S
   encode_twice,   ///< S = K * (1 / a), D = 1 / S
   decode,         ///< D = a / K, S = 1 / D
+  decode_fl_k,    ///< D = a * fl(1/K), S = 1 / D: PyTorch's division by a number on a GPU
   encode_nested,  ///< S = M / (a / Q), D = 1 / S
 };
 
@@ -46,6 +49,7 @@ enum class BlockStep : std::uint8_t {
   s_times_fl_q,       ///< v = S * (b * fl(1/Q))
   over_q_over_d,      ///< v = (b / Q) / D
   over_qd,            ///< v = b / (Q * D)
+  over_qd_hopper,     ///< v = b /~ (Q * D)
   over_q_m_over_aq,   ///< v = ((b / Q) * M) / (a / Q)
   sb_times_fl_q,      ///< v = (b * S) * fl(1/Q)
   rational,           ///< v = M * b / a in real numbers
@@ -61,6 +65,7 @@ enum class ScaleCast : std::uint8_t {
   floor_shifted,        ///< 2^(floor((log2f v - 2) + 127) - 127), at least 2^-126 (qwantize)
   even,                 ///< floor, one up from significand 1.75 on
   ceil,                 ///< floor, one up from above significand 1
+  down,                 ///< the power of two at or below v; code 0 means zero
   up,                   ///< the power of two at or above v
   up_bits,              ///< exponent field, plus 1 for any mantissa: subnormal v gives code 1
   up_log2f,             ///< 2^ceil(max(log2f v, -127))
@@ -74,24 +79,30 @@ struct ZeroScale {
 };
 
 enum class DataStep : std::uint8_t {
-  reciprocal,        ///< y = x * (1 / (s * D))
-  divide,            ///< y = x / (s * D)
-  divide_by_s,       ///< y = x / (s / S)
-  reciprocal_twice,  ///< y = x * (S / s)
-  scaled_first,      ///< y = (x * S) * (1 / s)
-  bf16_factor,       ///< y = x * bf16(min(S / s, bf16 max))
-  distance,          ///< no y: the element q with the least |q * s - x|, the first one of equals
-  rational,          ///< K * |x| against midpoint * s * a in real numbers
+  reciprocal,                ///< y = x * (1 / (s * D))
+  reciprocal_hopper,         ///< y = x * rcp(s * rcp(S))
+  divide,                    ///< y = x / (s * D)
+  divide_hopper,             ///< y = x /~ (s * D)
+  divide_by_s,               ///< y = x / (s / S)
+  reciprocal_twice,          ///< y = x * (S / s)
+  reciprocal_twice_hopper,   ///< y = x * (S /~ s)
+  reciprocal_scaled_hopper,  ///< y = x * (S * rcp(s))
+  scaled_first,              ///< y = (x * S) * (1 / s)
+  bf16_factor,               ///< y = x * bf16(min(S / s, bf16 max))
+  distance,                  ///< no y: the element q with the least |q * s - x|, the first one of equals
+  rational,                  ///< K * |x| against midpoint * s * a in real numbers
 };
 
 /// What happens to a block whose scale is 0.
 enum class ZeroData : std::uint8_t {
-  infinite,     ///< 1 / 0 = Inf is used: x = 0 gives NaN
-  flt_max,      ///< reciprocals stop at FLT_MAX: codes +-max, or 0 for x = 0
-  zeros,        ///< every y is 0
-  zero_blocks,  ///< every y is 0 for b = 0; else as flt_max
-  one,          ///< the divisor 0 becomes 1
-  no_zero_x,    ///< Inf, but x = 0 stays 0
+  infinite,              ///< 1 / 0 = Inf is used: x = 0 gives NaN
+  flt_max,               ///< reciprocals stop at FLT_MAX: codes +-max, or 0 for x = 0
+  zeros,                 ///< every y is 0
+  zero_blocks,           ///< every y is 0 for b = 0; else as flt_max
+  zero_blocks_infinite,  ///< every y is 0 for b = 0; else as infinite
+  one,                   ///< the divisor 0 becomes 1
+  small_is_one,          ///< a divisor below fl(10^-5) becomes 1
+  no_zero_x,             ///< Inf, but x = 0 stays 0
 };
 
 /// The order of a sum of errors.
@@ -196,6 +207,10 @@ FP4SCOPE_HD constexpr RecipeTensor recipe_tensor(const Recipe& r, float amax, in
       t.decode = a / t.range;
       t.encode = 1 / t.decode;
       return t;
+    case TensorStep::decode_fl_k:
+      t.decode = a * (1 / t.range);
+      t.encode = 1 / t.decode;
+      return t;
   }
   const bool limited = r.zero_tensor == ZeroTensor::one || r.zero_tensor == ZeroTensor::flt_max;
   if (limited && t.encode > flt_max) t.encode = flt_max;
@@ -223,6 +238,7 @@ FP4SCOPE_HD constexpr float block_value(const Recipe& r, const RecipeTensor& t, 
     case BlockStep::over_q_over_d: v = over / t.decode; break;
     case BlockStep::sb_times_fl_q: v = b * t.encode * fl_q; break;
     case BlockStep::over_qd: v = b / (q * t.decode); break;
+    case BlockStep::over_qd_hopper: v = divide_full_hopper(b, q * t.decode); break;
     case BlockStep::over_q_m_over_aq: {
       if (over == 0) over = r.zero.zero_value;
       v = (over * t.scale_max) / (t.amax / q);
@@ -250,6 +266,7 @@ FP4SCOPE_HD constexpr int power_code(ScaleCast cast, float v, int emax) noexcept
     case ScaleCast::floor_log2f:
     case ScaleCast::floor_log2f_wrapped: exponent = floor_log2f(v) - emax; break;
     case ScaleCast::floor_shifted: exponent = floor_log2f_shifted(v, -emax, 127) - 127; break;
+    case ScaleCast::down: break;
     case ScaleCast::up: exponent += significand > 1; break;
     case ScaleCast::up_bits: return static_cast<int>(bits >> 23) + ((bits & 0x7FFFFFu) != 0);
     case ScaleCast::up_log2f: exponent = ceil_log2f(v); break;
@@ -307,13 +324,24 @@ struct DataFactor {
 
 FP4SCOPE_HD constexpr DataFactor data_factor(const Recipe& r, const RecipeTensor& t, float s, float b) noexcept {
   DataFactor d;
-  d.zeros = (s == 0 && r.zero_data == ZeroData::zeros) || (b == 0 && r.zero_data == ZeroData::zero_blocks);
+  const bool zero_blocks = r.zero_data == ZeroData::zero_blocks || r.zero_data == ZeroData::zero_blocks_infinite;
+  d.zeros = (s == 0 && r.zero_data == ZeroData::zeros) || (b == 0 && zero_blocks);
   d.keeps_zeros = r.zero_data == ZeroData::no_zero_x;
   d.rounds_bf16 = (r.bf16 & in_bf16_quotient) != 0;
   const bool limited = r.zero_data == ZeroData::flt_max || r.zero_data == ZeroData::zero_blocks;
   switch (r.data) {
     case DataStep::reciprocal: d.factor = 1 / (s * t.decode); break;
+    case DataStep::reciprocal_hopper: d.factor = reciprocal_hopper(s * reciprocal_hopper(t.encode)); break;
     case DataStep::reciprocal_twice: d.factor = t.encode / s; break;
+    case DataStep::reciprocal_twice_hopper: d.factor = divide_full_hopper(t.encode, s); break;
+    case DataStep::reciprocal_scaled_hopper: d.factor = t.encode * reciprocal_hopper(s); break;
+    case DataStep::divide_hopper: {
+      float divisor = s * t.decode;
+      if (!(divisor >= 1e-5f) && r.zero_data == ZeroData::small_is_one) divisor = 1;
+      d.first = full_division_scale(divisor);
+      d.factor = reciprocal_hopper(divisor * d.first);
+      return d;
+    }
     case DataStep::scaled_first:
       d.first = t.encode;
       d.factor = 1 / s;
@@ -408,7 +436,7 @@ FP4SCOPE_HD constexpr void recipe_codes(const Recipe& r, const formats::BlockFor
     return;
   }
   // MX data steps use the power of two itself; a code 0 that means "zero block" has the value 0 there.
-  const bool zero_code = r.cast == ScaleCast::up_bits && scale_code == 0;
+  const bool zero_code = (r.cast == ScaleCast::up_bits || r.cast == ScaleCast::down) && scale_code == 0;
   const DataFactor factor = data_factor(r, t, zero_code ? 0 : s, b);
   const ElementRounder round(r.element, rounding, values != nullptr);
   for (int i = 0; i < n; ++i) {

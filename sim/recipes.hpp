@@ -2,10 +2,11 @@
 // what differs from the defaults of `Recipe`. Bugs of the sources are reproduced, and named in `meaning`.
 //
 // Read in the sources of TransformerEngine (core_nvfp4.cuh, quantize_4over6_nvfp4.cuh, reference_nvfp4.py), fouroversix
-// (quantize/pytorch/reference.py), Model-Optimizer (nvfp4_tensor.py, mxfp4_tensor.py, fp4_kernel.py), torchao
-// (nvfp4_tensor.py, mx_tensor.py), compressed-tensors (helpers.py, fp4_utils.py), vLLM (nvfp4_emulation_utils.py),
-// flashinfer (quantization_utils.cuh), FP-Quant (quantizer.py), qwantize (nvfp4/reference.py, mxfp4/reference.py), ScaleSweep (kernel_ScaleSweep_MSE.py),
-// microxcaling (mx_ops.py, elemwise_ops.py), ggml (ggml-quants.c, ggml-impl.h); OCP MX v1.0, 6.3.
+// (quantize/pytorch/reference.py), Model-Optimizer (nvfp4_tensor.py, mxfp4_tensor.py, fp4_kernel.py,
+// fp4_kernel_hopper.py), torchao (nvfp4_tensor.py, mx_tensor.py), compressed-tensors (helpers.py, fp4_utils.py), vLLM
+// (nvfp4_emulation_utils.py), flashinfer (quantization_utils.cuh), FP-Quant (quantizer.py), qwantize
+// (nvfp4/reference.py, mxfp4/reference.py), ScaleSweep (kernel_ScaleSweep_MSE.py), microxcaling (mx_ops.py,
+// elemwise_ops.py), ggml (ggml-quants.c, ggml-impl.h); OCP MX v1.0, 6.3.
 #pragma once
 
 #include <string_view>
@@ -71,7 +72,8 @@ inline constexpr Recipe te_ref = {
     .decode = DecodeStep::te,
     .tiles = true,
     .rotates = true,
-    .meaning = "TransformerEngine's Python reference: as te, but -0 and NaN are coded 0 and a zero tensor has S = FLT_MAX",
+    .meaning =
+        "TransformerEngine's Python reference: as te, but -0 and NaN are coded 0 and a zero tensor has S = FLT_MAX",
 };
 inline constexpr Recipe fouroversix = {
     .name = "fouroversix",
@@ -214,7 +216,8 @@ inline constexpr Recipe microxcaling = {
     .element = microxcaling_element(formats::e2m1),
     .nan_defined = true,
     .decode = DecodeStep::fake,
-    .meaning = "microxcaling: floor of a binary32 logarithm; half away from zero, or --rounding rtz (its floor), rne (even)",
+    .meaning =
+        "microxcaling: floor of a binary32 logarithm; half away from zero, or --rounding rtz (its floor), rne (even)",
 };
 inline constexpr Recipe ggml = {
     .name = "ggml",
@@ -289,6 +292,76 @@ inline constexpr auto modelopt_mx = [](Recipe& r) {
   r.element = converter_rows::modelopt_mxfp4;
   r.nan_defined = false;
   r.meaning = "Model-Optimizer's MXFP4QTensor: ties toward zero, and +0 is coded as -0";
+};
+inline constexpr auto flashinfer_fast = [](Recipe& r) {
+  r.name = "flashinfer_hopper";
+  r.value = BlockStep::s_times_fl_q;
+  r.value_limited = false;
+  r.data = DataStep::reciprocal_hopper;
+  r.zero_data = ZeroData::zero_blocks_infinite;
+  r.meaning =
+      "flashinfer and TensorRT-LLM in fast mode, Hopper's reciprocals: x * rcp(s * rcp(S)); where s underflows but b "
+      "is not 0 the codes are +-6, and NaN's for x = 0";
+};
+inline constexpr auto flashinfer_fast_mx = [](Recipe& r) {
+  r.format = "mxfp4";
+  r.methods = "naive rceil static6";
+  r.block = 32;
+  r.scale_max = 0;
+  r.tensor = TensorStep::none;
+  r.zero_tensor = ZeroTensor::computed;
+  r.value = BlockStep::times_fl_q;
+  r.cast = ScaleCast::up;
+  r.data = DataStep::divide;
+  r.zero_data = ZeroData::infinite;
+  r.meaning = "flashinfer's UE8M0 scales: the power of two at or above b * rcp(6), and rcp(6) = fl(1/6)";
+};
+inline constexpr auto vllm_fast = [](Recipe& r) {
+  r.name = "vllm_hopper";
+  r.zero_data = ZeroData::zeros;
+  r.meaning = "vLLM's CUDA kernel, Hopper's reciprocals: as flashinfer_hopper, but a scale of 0 has codes 0";
+};
+inline constexpr auto vllm_fast_mx = [](Recipe& r) {
+  r.format = "mxfp4";
+  r.block = 16;
+  r.scale_max = 0;
+  r.tensor = TensorStep::none;
+  r.zero_tensor = ZeroTensor::computed;
+  r.value = BlockStep::times_fl_q;
+  r.cast = ScaleCast::down;
+  r.meaning = "vLLM's UE8M0 scales: the exponent bits of b * rcp(6), so that all down to 6 / 1.5 may saturate";
+};
+inline constexpr auto cutlass_fast = [](Recipe& r) {
+  r.name = "cutlass_hopper";
+  r.data = DataStep::reciprocal_scaled_hopper;
+  r.zero_data = ZeroData::flt_max;
+  r.value_limited = false;
+  r.nan_amax = true;
+  r.meaning = "CUTLASS's epilogue LinCombBlockScaleFactor, Hopper's reciprocals: b * (S * rcp(6)), x * (S * rcp(s))";
+};
+inline constexpr auto vllm_triton = [](Recipe& r) {
+  r.name = "vllm_emulation_triton_hopper";
+  r.data = DataStep::reciprocal_twice_hopper;
+  r.nan_defined = false;
+  r.meaning = "vLLM's Triton emulation with Hopper's div.full: x * (S /~ s)";
+};
+inline constexpr auto modelopt_triton = [](Recipe& r) {
+  r.name = "modelopt_triton_hopper";
+  r.data = DataStep::divide_hopper;
+  r.meaning = "Model-Optimizer's fake quantization, Triton on Hopper: scales as modelopt_fakequant, x /~ (s * D)";
+};
+inline constexpr auto modelopt_triton_dyn = [](Recipe& r) {
+  r.name = "modelopt_triton_dyn_hopper";
+  r.tensor = TensorStep::decode_fl_k;
+  r.zero_tensor = ZeroTensor::zero_scales;
+  r.value = BlockStep::over_qd_hopper;
+  r.zero = {};
+  r.data = DataStep::divide_hopper;
+  r.zero_data = ZeroData::small_is_one;
+  r.nan_defined = false;
+  r.meaning =
+      "Model-Optimizer's fp4_fake_quant_block, Triton on Hopper: b /~ (6 D), x /~ (s * D); s * D below 10^-5 counts as "
+      "1, which makes blocks of tiny weights zeros";
 };
 inline constexpr auto torchao_mx = [](Recipe& r) {
   r.format = "mxfp4";
@@ -371,20 +444,34 @@ inline constexpr Recipe all_recipes[] = {
     recipe_rows::on(recipe_rows::microxcaling, "mxint8"),     recipe_rows::on(recipe_rows::microxcaling, "mxint4"),
     recipe_rows::ggml,
     recipe_rows::with(recipe_rows::ggml, [](Recipe& r) { r.format = "nvfp4"; r.methods = "naive static6"; r.value = BlockStep::over_q; r.cast = ScaleCast::e4m3_ggml; r.meaning = "ggml's NVFP4 on a CPU, no tensor scale: its own UE4M3 rounding, 256 and above are 448"; }),
+    recipe_rows::with(recipe_rows::flashinfer, recipe_rows::flashinfer_fast),
+    recipe_rows::with(recipe_rows::with(recipe_rows::flashinfer, recipe_rows::flashinfer_fast), recipe_rows::flashinfer_fast_mx),
+    recipe_rows::with(recipe_rows::with(recipe_rows::flashinfer, recipe_rows::flashinfer_fast), recipe_rows::vllm_fast),
+    recipe_rows::with(recipe_rows::with(recipe_rows::with(recipe_rows::flashinfer, recipe_rows::flashinfer_fast), recipe_rows::vllm_fast), recipe_rows::vllm_fast_mx),
+    recipe_rows::with(recipe_rows::flashinfer, recipe_rows::cutlass_fast),
+    recipe_rows::with(recipe_rows::vllm_emulation, recipe_rows::vllm_triton),
+    recipe_rows::with(recipe_rows::with(recipe_rows::modelopt_dyn, recipe_rows::modelopt_fake), recipe_rows::modelopt_triton),
+    recipe_rows::with(recipe_rows::modelopt_dyn, recipe_rows::modelopt_triton_dyn),
 };
 // clang-format on
 
-/// Recipes that exist and can't be reproduced: their bits come from instructions without a published definition.
+/// Recipes whose bits rest on instructions without a published definition, so that they depend on the GPU: refused
+/// under these names. Those measured on Hopper have rows.
 struct ApproximateRecipe {
   const char* name;
   const char* instruction;
+  const char* hopper = "";  ///< the row with Hopper's bits
 };
 inline constexpr ApproximateRecipe approximate_recipes[] = {
-    {"flashinfer_fast", "rcp.approx.ftz"},     {"trtllm", "rcp.approx.ftz"},
-    {"vllm", "rcp.approx.ftz"},                {"cutlass", "rcp.approx.ftz"},
-    {"modelopt_triton", "div.full"},           {"modelopt_triton_dyn", "div.full"},
-    {"modelopt_cuda_ext", "div.approx.ftz"},   {"ggml_cuda", "div.approx.ftz and lg2.approx"},
-    {"vllm_emulation_triton", "div.full"},
+    {"flashinfer_fast", "rcp.approx.ftz", "flashinfer_hopper"},
+    {"trtllm", "rcp.approx.ftz", "flashinfer_hopper"},
+    {"vllm", "rcp.approx.ftz", "vllm_hopper"},
+    {"cutlass", "rcp.approx.ftz", "cutlass_hopper"},
+    {"modelopt_triton", "div.full", "modelopt_triton_hopper"},
+    {"modelopt_triton_dyn", "div.full", "modelopt_triton_dyn_hopper"},
+    {"modelopt_cuda_ext", "div.approx.ftz"},
+    {"ggml_cuda", "div.approx.ftz and lg2.approx"},
+    {"vllm_emulation_triton", "div.full", "vllm_emulation_triton_hopper"},
 };
 
 /// Is `word` among the space-separated words of `list`?

@@ -1,7 +1,6 @@
 // Zeros, underflow, -0, NaN and the powers of two: where the recipes' sources agree least, each with what it writes.
 //
-// Not here: the columns of kernels with approximate instructions, which don't run, and what a source leaves undefined
-// (NaN in torchao, compressed-tensors and fouroversix), which is refused.
+// Not here: what a source leaves undefined (NaN in torchao, compressed-tensors and fouroversix), which is refused.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -78,7 +77,13 @@ TEST(Special, a_zero_block_has_each_recipe_s_own_scale_and_codes_0) {
                   {"compressed_tensors_bf16", "20 0 0 0 0"},  //
                   {"vllm_emulation", "00 0 0 0 0"},
                   {"fouroversix", "00 0 0 0 0"},
-                  {"ggml", "00 0 0 0 0"}});
+                  {"ggml", "00 0 0 0 0"},
+                  {"flashinfer_hopper", "00 0 0 0 0"},
+                  {"vllm_hopper", "00 0 0 0 0"},
+                  {"cutlass_hopper", "00 0 0 0 0"},
+                  {"vllm_emulation_triton_hopper", "00 0 0 0 0"},
+                  {"modelopt_triton_hopper", "00 0 0 0 0"},
+                  {"modelopt_triton_dyn_hopper", "00 0 0 0 0"}});
 }
 
 TEST(Special, a_zero_block_of_modelopt_export_has_scale_2688_over_a_up_to_448) {
@@ -100,6 +105,7 @@ TEST(Special, a_zero_tensor_is_nan_in_modelopt_dyn_and_torchao_and_448_in_modelo
 
 TEST(Special, a_zero_tensor_is_all_zeros_in_fouroversix_and_vllm_emulation_and_ggml) {
   expect_written(0, {0, 0}, {{"fouroversix", "00 0 0"}, {"vllm_emulation", "00 0 0"}, {"ggml", "00 0 0"}});
+  expect_written(0, {0, 0}, {{"flashinfer_hopper", "00 0 0"}, {"modelopt_triton_dyn_hopper", "00 0 0"}});
 }
 
 /// 2688 / FLT_MIN overflows, and Inf * 0 is NaN.
@@ -122,6 +128,12 @@ TEST(Special, a_block_whose_scale_underflows_has_each_recipe_s_own_scale_and_cod
                     {"torchao", "08 1 9 0 8"},             // at least 2^-6
                     {"compressed_tensors", "20 0 8 0 0"},  // 0.125 for 0
                     {"vllm_emulation", "00 0 0 0 0"},      // no factor for scale 0
+                    {"flashinfer_hopper", "00 7 f 7 7"},   // rcp(0) = Inf, and 0 * Inf is NaN
+                    {"vllm_hopper", "00 0 8 0 8"},         // the factor is 0
+                    {"cutlass_hopper", "00 7 f 0 8"},
+                    {"vllm_emulation_triton_hopper", "00 0 0 0 0"},
+                    {"modelopt_triton_hopper", "00 0 0 0 0"},
+                    {"modelopt_triton_dyn_hopper", "00 0 8 0 0"},  // a divisor of 1
                     {"fouroversix", "00 0 0 0 0"}});
   }
 }
@@ -213,7 +225,8 @@ TEST(Special, maxima_drop_nan_in_te_flashinfer_and_ggml_and_propagate_it_elsewhe
   const float x[3] = {-2, nan, 1};
   for (const sim::Recipe& r : sim::all_recipes) {
     const std::string name = r.name;
-    const bool drops = name == "te" || name == "te_fast" || name == "flashinfer" || name == "ggml";
+    const bool drops = name == "te" || name == "te_fast" || name == "flashinfer" || name == "ggml" ||
+                       name == "flashinfer_hopper" || name == "vllm_hopper";
     const float amax = search::recipe_amax(r, x, 3);
     EXPECT_TRUE(drops ? amax == 2 : std::isnan(amax)) << name << ' ' << r.format << ": " << amax;
   }

@@ -2,7 +2,6 @@
 // numbers, and which recipes it does that to. Each row lists all the recipes that differ; all others give the byte (or
 // code) of real numbers.
 //
-// modelopt_triton, which differs at 408e 3fd5 too, rests on div.full and does not run.
 #include <gmpxx.h>
 #include <gtest/gtest.h>
 
@@ -70,7 +69,13 @@ TEST(Witness, every_recipe_with_a_tensor_scale_is_tried) {
                                               "vllm_emulation",
                                               "flashinfer",
                                               "fpquant",
-                                              "fpquant_bf16"};
+                                              "fpquant_bf16",
+                                              "flashinfer_hopper",
+                                              "vllm_hopper",
+                                              "cutlass_hopper",
+                                              "vllm_emulation_triton_hopper",
+                                              "modelopt_triton_hopper",
+                                              "modelopt_triton_dyn_hopper"};
   EXPECT_EQ(scaled_names(), want);
 }
 
@@ -93,34 +98,39 @@ void expect_scale(std::uint32_t a, std::uint32_t b, int real, int common, const 
                 [=](std::string_view name) { return scale_byte(name, from_bf16(a), from_bf16(b)); });
 }
 
-// te_ref and flashinfer in exact mode have te's operations for a scale.
+// te_ref, flashinfer in exact mode and cutlass_hopper have te's operations for a scale, since rcp(6) is fl(1/6);
+// flashinfer_hopper and vllm_hopper have vllm_emulation's.
 TEST(ScaleWitness, the_tie_232_of_408c_4011_is_broken_by_te_vllm_and_bf16_arithmetic) {
   expect_scale(0x408C, 0x4011, 232, 0x76,
-               {{"te te_fast te_ref flashinfer vllm_emulation compressed_tensors_bf16", 0x77}});
+               {{"te cutlass_hopper te_fast te_ref flashinfer vllm_emulation flashinfer_hopper vllm_hopper "
+                 "vllm_emulation_triton_hopper compressed_tensors_bf16",
+                 0x77}});
 }
 TEST(ScaleWitness, the_tie_272_of_408c_402a_is_broken_by_all_that_multiply_by_an_encode_scale) {
-  expect_scale(
-      0x408C, 0x402A, 272, 0x78,
-      {{"te te_fast te_ref flashinfer vllm_emulation compressed_tensors_bf16 compressed_tensors fouroversix fpquant "
-        "fpquant_bf16",
-        0x79}});
+  expect_scale(0x408C, 0x402A, 272, 0x78,
+               {{"te cutlass_hopper te_fast te_ref flashinfer vllm_emulation flashinfer_hopper vllm_hopper "
+                 "vllm_emulation_triton_hopper compressed_tensors_bf16 compressed_tensors fouroversix fpquant "
+                 "fpquant_bf16",
+                 0x79}});
 }
 TEST(ScaleWitness, the_tie_124_of_408c_3f9b_is_broken_by_modelopt_fakequant_alone) {
-  expect_scale(0x408C, 0x3F9B, 124, 0x70, {{"modelopt_fakequant", 0x6F}});
+  expect_scale(0x408C, 0x3F9B, 124, 0x70, {{"modelopt_fakequant modelopt_triton_hopper", 0x6F}});
 }
 TEST(ScaleWitness, the_tie_168_of_408e_3fd5_is_broken_by_modelopt_dyn_and_fakequant) {
-  expect_scale(0x408E, 0x3FD5, 168, 0x72, {{"modelopt_dyn modelopt_fakequant", 0x73}});
+  expect_scale(0x408E, 0x3FD5, 168, 0x72, {{"modelopt_dyn modelopt_fakequant modelopt_triton_hopper", 0x73}});
 }
 TEST(ScaleWitness, the_tie_304_of_409a_4051_is_broken_by_torchao_and_bf16_sixths) {
   expect_scale(0x409A, 0x4051, 304, 0x7A, {{"torchao fpquant_bf16", 0x79}});
 }
 TEST(ScaleWitness, the_tie_152_of_40c4_4005_is_broken_by_modelopt_export_and_fakequant_and_bf16_arithmetic) {
   expect_scale(0x40C4, 0x4005, 152, 0x72,
-               {{"modelopt_export modelopt_fakequant compressed_tensors_bf16 fpquant_bf16", 0x71}});
+               {{"modelopt_export modelopt_triton_dyn_hopper modelopt_fakequant modelopt_triton_hopper "
+                 "compressed_tensors_bf16 fpquant_bf16",
+                 0x71}});
 }
 TEST(ScaleWitness, the_tie_168_of_4050_3f9c_is_broken_by_te_fpquant_and_bf16_arithmetic) {
   expect_scale(0x4050, 0x3F9C, 168, 0x72,
-               {{"te te_fast te_ref flashinfer compressed_tensors_bf16 fpquant fpquant_bf16", 0x73}});
+               {{"te cutlass_hopper te_fast te_ref flashinfer compressed_tensors_bf16 fpquant fpquant_bf16", 0x73}});
 }
 
 // ---- codes ----
@@ -151,7 +161,10 @@ void expect_code(const CodeWitness& w, const mpq_class& real, int common, const 
 
 TEST(CodeWitness, minus_1_75_at_4079_is_kept_by_modelopt_torchao_and_bf16_factors) {
   expect_code({0x4079, 0x4010, 0xBF26, 0x78, 256}, mpq_class(-7, 4), 0xC,
-              {{"te te_ref flashinfer modelopt_fakequant compressed_tensors vllm_emulation fouroversix fpquant", 0xB}});
+              {{"te te_ref flashinfer modelopt_fakequant compressed_tensors vllm_emulation fouroversix fpquant "
+                "flashinfer_hopper vllm_hopper cutlass_hopper vllm_emulation_triton_hopper modelopt_triton_hopper "
+                "modelopt_triton_dyn_hopper",
+                0xB}});
 }
 /// fpquant: 2688 * (1 / a) rounds to one unit above 2688 / a here, so that it alone lands beyond the tie.
 TEST(CodeWitness, minus_3_5_at_408a_is_kept_by_torchao_fpquant_and_bf16_factors) {
@@ -161,9 +174,9 @@ TEST(CodeWitness, minus_3_5_at_408a_is_kept_by_torchao_fpquant_and_bf16_factors)
         "fouroversix",
         0xD}});
 }
-TEST(CodeWitness, the_tie_1_75_at_4082_is_broken_by_te_fast_torchao_and_compressed_tensors_bf16) {
+TEST(CodeWitness, the_tie_1_75_at_4082_is_broken_by_te_fast_torchao_compressed_tensors_bf16_and_modelopt_triton_dyn) {
   expect_code({0x4082, 0x402E, 0x3F43, 0x79, 288}, mpq_class(7, 4), 0x4,
-              {{"te_fast torchao compressed_tensors_bf16", 0x3}});
+              {{"te_fast torchao compressed_tensors_bf16 modelopt_triton_dyn_hopper", 0x3}});
 }
 /// No tie: 1.7506, which no rounding of 24 bits brings down to 1.75; a factor of 8 bits does.
 TEST(CodeWitness, the_ratio_just_above_1_75_at_4057_is_missed_by_te_fast_alone) {

@@ -1,0 +1,267 @@
+// What the kernels at the speed of memory share: sixteen elements a thread, their largest magnitude, the exact code of
+// a rule's scale, and the exact codes of elements at any scale code by comparison with thresholds of the elements' own
+// type, which a block of threads works out once and keeps in shared memory.
+//
+// Why comparing in the elements' own type is exact. Element code k + 1 or above is right for a magnitude |x| iff
+// |x| > t_k for even k, |x| >= t_k for odd k (sim/grid.hpp), t_k = midpoint_k * step, exact in binary64. With b_k the
+// largest number of the type that is <= t_k, or < t_k for odd k, that is |x| > b_k, since |x| is a number of the type.
+//
+// Two 16-bit elements lie in a word, the earlier in the lower half, and are compared at once.
+#pragma once
+
+#include "cuda/runtime.cuh"
+#include "search/search.hpp"
+#include "sim/grid.hpp"
+#include "sim/scale.hpp"
+
+namespace fp4scope::cuda {
+
+// ---- where it applies ----
+
+inline bool is_aligned(const void* p, int bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
+
+/// Whether sixteen elements at a time cover the matrix: blocks of 16 or 32 that start at multiples of 16 bytes, no
+/// tiles, elements of 4 bits of one grid, counts of sixteens that fit 31 bits, two strides beyond the last included.
+inline bool takes_sixteens(const search::SearchTask& task, const Matrix& matrix, const void* packed) {
+  return (task.block == 16 || task.block == 32) && task.tile_rows == 1 && matrix.cols % task.block == 0 &&
+         is_aligned(matrix.x, 16) && is_aligned(packed, 8) && !task.format->selects() &&
+         task.format->element.bits == 4 && matrix.rows * matrix.cols <= std::int64_t{15} << 31;
+}
+
+/// The blocks of threads that a device holds at once: kernels that prepare something in shared memory start so many.
+template <class Kernel>
+unsigned resident_blocks(const Stream& stream, Kernel kernel, int threads) {
+  int per_processor = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, 0), "occupancy");
+  return static_cast<unsigned>(per_processor * devices()[static_cast<std::size_t>(stream.device())].processors);
+}
+
+// ---- sixteen elements ----
+
+/// Two 16-bit floats, or one binary32, a word.
+template <class T>
+inline constexpr int elements_per_word = 4 / static_cast<int>(sizeof(T));
+
+template <class T>
+struct Sixteen {
+  static constexpr int words = 16 / elements_per_word<T>;
+  std::uint32_t word[words];
+};
+
+/// Sixteen elements from an address that is a multiple of 16 bytes.
+template <class T>
+__device__ inline Sixteen<T> load_sixteen(const T* x) {
+  Sixteen<T> s;
+#pragma unroll
+  for (int i = 0; i < Sixteen<T>::words / 4; ++i) {
+    const uint4 v = __ldg(reinterpret_cast<const uint4*>(x) + i);
+    s.word[4 * i] = v.x, s.word[4 * i + 1] = v.y, s.word[4 * i + 2] = v.z, s.word[4 * i + 3] = v.w;
+  }
+  return s;
+}
+
+template <class T>
+struct PairOf;
+template <>
+struct PairOf<__nv_bfloat16> {
+  using Type = __nv_bfloat162;
+};
+template <>
+struct PairOf<__half> {
+  using Type = __half2;
+};
+
+/// A word as a pair and back: memcpy, because CUDA's pairs are not what std::bit_cast takes.
+template <class T>
+__device__ inline typename PairOf<T>::Type pair_of(std::uint32_t word) {
+  typename PairOf<T>::Type pair;
+  memcpy(&pair, &word, 4);
+  return pair;
+}
+template <class Pair>
+__device__ inline std::uint32_t word_of(Pair pair) {
+  std::uint32_t word;
+  memcpy(&word, &pair, 4);
+  return word;
+}
+
+/// max |x| as binary32 bits; a NaN or an Inf gives at least 0x7F800000.
+template <class T>
+__device__ inline std::uint32_t amax_bits(const Sixteen<T>& s) {
+  if constexpr (sizeof(T) == 4) {
+    std::uint32_t largest = 0;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) largest = max(largest, s.word[i] & 0x7FFFFFFFu);
+    return largest;
+  } else {
+    auto largest = __habs2(pair_of<T>(s.word[0]));
+#pragma unroll
+    for (int i = 1; i < 8; ++i) largest = __hmax2_nan(largest, __habs2(pair_of<T>(s.word[i])));
+    const std::uint32_t both = word_of(largest), most = max(both << 16, both & 0xFFFF0000u);  // no sign, so as integers
+    if constexpr (std::is_same_v<T, __nv_bfloat16>) return most;
+    return __float_as_uint(__half2float(__ushort_as_half(static_cast<unsigned short>(most >> 16))));
+  }
+}
+
+// ---- scale codes of rules ----
+
+/// The formats and rounding directions that scale_code_of knows.
+enum class ScaleKind : std::uint8_t { e4m3_nearest, ue8m0_down, ue8m0_up, other };
+
+inline ScaleKind scale_kind(const formats::Format& scale, formats::Rounding rounding) {
+  using formats::Rounding;
+  if (formats::same_format(scale, formats::e4m3) && rounding == Rounding::nearest_even) return ScaleKind::e4m3_nearest;
+  if (!formats::same_format(scale, formats::ue8m0)) return ScaleKind::other;
+  return rounding == Rounding::toward_zero ? ScaleKind::ue8m0_down
+         : rounding == Rounding::up        ? ScaleKind::ue8m0_up
+                                           : ScaleKind::other;
+}
+
+FP4SCOPE_HD constexpr int nan_code(ScaleKind kind) { return kind == ScaleKind::e4m3_nearest ? 0x7F : 0xFF; }
+
+/// amax times this is the quotient of sim::scale_code.
+__device__ inline double rule_factor(sim::ScaleRule rule, float tensor_scale) {
+  return rule.numerator / (rule.divisor * static_cast<double>(tensor_scale));
+}
+
+/// As sim::scale_code, from max |x| as binary32 bits; NaN's code where they are not finite. Tensor scales are positive
+/// and finite.
+///
+/// A product takes the place of the division of sim/scale.hpp. By the proof there, the real quotient is a boundary
+/// between codes, of at most 6 bits, or differs from all of them by more than 2^-38 of itself. The product with the
+/// rounded factor (two roundings, and one in the product) is within 2^-51, so that rounding it to 41 bits, 2^-41,
+/// brings it to the boundary in the first case and leaves it on its side in the second.
+template <ScaleKind kind>
+__device__ inline int scale_code_of(std::uint32_t amax, double factor, int least) {
+  if (amax >= 0x7F800000u) return nan_code(kind);
+  const double product = static_cast<double>(__uint_as_float(amax)) * factor;
+  const std::uint64_t bits = (static_cast<std::uint64_t>(__double_as_longlong(product)) + 0x800) & ~0xFFFull;
+  const auto low = static_cast<std::uint32_t>(bits);
+  const auto high = static_cast<int>(bits >> 32);  // 1 + 11 + 20 bits of a double, never negative
+  int code;
+  if constexpr (kind == ScaleKind::e4m3_nearest) {
+    // To nearest even at 3 bits of mantissa: add just under half of the last place, and 1 more if that is odd.
+    code = ((high + 0xFFFF + (high >> 17 & 1) + (low != 0)) >> 17) - ((1023 - 7) << 3);
+    if (high < (1023 - 6) << 20) code = __double2int_rn(__longlong_as_double(static_cast<long long>(bits)) * 0x1p9);
+    code = min(code, 0x7E);
+  } else {
+    const int up = kind == ScaleKind::ue8m0_up && ((high & 0xFFFFF) != 0 || low != 0);
+    code = min(max((high >> 20) - (1023 - 127) + up, 0), 0xFE);
+  }
+  return amax == 0 ? 0 : max(code, least);
+}
+
+// ---- element codes ----
+
+/// What the kernels need of a format, by value.
+struct FastFormat {
+  sim::Grid grid;
+  formats::Format scale;
+};
+
+inline FastFormat fast_format(const formats::BlockFormat& format) { return {sim::make_grid(format), format.scale}; }
+
+/// The largest number of the type that is <= t, or < t, as bits; t > 0.
+template <class T>
+__device__ inline std::uint32_t bits_below(double t, bool strictly) {
+  const float below = __double2float_rd(t);
+  const std::uint32_t bits = __float_as_uint(below) - (strictly && static_cast<double>(below) == t);
+  if constexpr (sizeof(T) == 4) return bits;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) return bits >> 16;
+  return __half_as_ushort(__float2half_rd(__uint_as_float(bits)));
+}
+
+/// The seven thresholds of a scale code, in the order in which halving looks at them: b3; b1, b5; b0, b4, b2, b6. Of
+/// 16-bit types each stands in both halves of its word, and a pair is given as its first and the exclusive or of both:
+/// b3; b1, b1^b5; b0, b0^b4, b0^b2, b0^b2^b4^b6.
+struct Thresholds7 {
+  uint4 first, second;
+};
+
+/// Of a step that is not positive (a scale of 0, NaN): NaN, which nothing is above.
+template <class T>
+__device__ inline Thresholds7 make_thresholds7(const FastFormat& format, float tensor_scale, int code) {
+  const double step = static_cast<double>(tensor_scale) *
+                      formats::decode_double(format.scale, static_cast<std::uint32_t>(code));
+  std::uint32_t b[7];
+  for (int k = 0; k < 7; ++k) {
+    b[k] = step > 0 ? bits_below<T>(format.grid.midpoint[k] * step, k % 2 == 1) : 0x7FFFFFFFu >> (32 - 8 * sizeof(T));
+    if constexpr (sizeof(T) == 2) b[k] = (b[k] & 0xFFFFu) * 0x10001u;
+  }
+  if constexpr (sizeof(T) == 4) return {{b[3], b[1], b[5], b[0]}, {b[4], b[2], b[6], 0}};
+  return {{b[3], b[1], b[1] ^ b[5], b[0]}, {b[0] ^ b[4], b[0] ^ b[2], b[0] ^ b[2] ^ b[4] ^ b[6], 0}};
+}
+
+/// thresholds[code] for all codes up to NaN's, 128 or 256 of them, by all threads of a block; then __syncthreads().
+template <class T>
+__device__ inline void fill_thresholds(const FastFormat& format, float tensor_scale, int codes, Thresholds7* table) {
+  for (int code = static_cast<int>(threadIdx.x); code < codes; code += static_cast<int>(blockDim.x)) {
+    table[code] = make_thresholds7<T>(format, tensor_scale, code);
+  }
+}
+
+/// (if_set & mask) | (if_clear & ~mask), as the one instruction that it is: nested, nvcc makes four of three.
+__device__ inline std::uint32_t select_bits(std::uint32_t mask, std::uint32_t if_set, std::uint32_t if_clear) {
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(out) : "r"(mask), "r"(if_set), "r"(if_clear));
+  return out;
+}
+
+/// sign, then the three bits of the index, in the upper four bits of each half; what is below them is anything.
+template <class T>
+__device__ inline std::uint32_t nibbles_of_pair(const Thresholds7& t, std::uint32_t word) {
+  const auto x = __habs2(pair_of<T>(word));
+  const std::uint32_t high = __hgt2_mask(x, pair_of<T>(t.first.x));
+  const std::uint32_t second = t.first.y ^ (high & t.first.z);
+  const std::uint32_t middle = __hgt2_mask(x, pair_of<T>(second));
+  const std::uint32_t third = (t.first.w ^ (high & t.second.x)) ^ (middle & (t.second.y ^ (high & t.second.z)));
+  const std::uint32_t low = __hgt2_mask(x, pair_of<T>(third));
+  return select_bits(0x80008000u, word,
+                     select_bits(0x40004000u, high, select_bits(0x20002000u, middle, low)));
+}
+
+/// The same nibble of one binary32 number, in the lowest four bits.
+__device__ inline std::uint32_t nibble_of(const Thresholds7& t, std::uint32_t word) {
+  const float x = fabsf(__uint_as_float(word));
+  const bool high = x > __uint_as_float(t.first.x);
+  const bool middle = x > __uint_as_float(high ? t.first.z : t.first.y);
+  const std::uint32_t even = high ? t.second.x : t.first.w, odd = high ? t.second.z : t.second.y;
+  const bool low = x > __uint_as_float(middle ? odd : even);
+  return (word >> 31 << 3) | (high ? 4u : 0u) | (middle ? 2u : 0u) | (low ? 1u : 0u);
+}
+
+/// Eight elements packed, the first in the lowest four bits; sign and magnitude.
+template <class T>
+__device__ inline std::uint32_t encode_eight(const Thresholds7& t, const std::uint32_t* word) {
+  if constexpr (sizeof(T) == 4) {
+    std::uint32_t packed = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) packed |= nibble_of(t, word[i]) << 4 * i;
+    return packed;
+  } else {
+    std::uint32_t n[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) n[i] = nibbles_of_pair<T>(t, word[i]);
+    // The upper bytes of the halves: even elements, then odd ones.
+    const std::uint32_t a = __byte_perm(n[0], n[1], 0x7351), b = __byte_perm(n[2], n[3], 0x7351);
+    const std::uint32_t even = __byte_perm(a, b, 0x5410), odd = __byte_perm(a, b, 0x7632);
+    return select_bits(0xF0F0F0F0u, odd, even >> 4);
+  }
+}
+
+/// Eight nibbles of sign and magnitude to two's complement: -m is (8 - m) ^ 8 in four bits, 8 - m = (m ^ 7) + 1.
+__device__ inline std::uint32_t to_twos_complement(std::uint32_t nibbles) {
+  const std::uint32_t sign = nibbles & 0x88888888u, one = sign >> 3, seven = sign - one;
+  return (((nibbles & 0x77777777u) ^ seven) + one) ^ sign;
+}
+
+/// The packed codes of sixteen elements at the scale code that the thresholds are of.
+template <class T, bool twos_complement>
+__device__ inline uint2 encode_sixteen(const Thresholds7& t, const Sixteen<T>& s) {
+  constexpr int half = Sixteen<T>::words / 2;
+  const uint2 packed = {encode_eight<T>(t, s.word), encode_eight<T>(t, s.word + half)};
+  if constexpr (!twos_complement) return packed;
+  return {to_twos_complement(packed.x), to_twos_complement(packed.y)};
+}
+
+}  // namespace fp4scope::cuda

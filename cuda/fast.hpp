@@ -1,0 +1,20 @@
+// The kernels that cuda::quantize tries, one after the other, before the plain one. Each says whether it served.
+#pragma once
+
+#include "cuda/cuda.hpp"
+
+namespace fp4scope::cuda {
+
+/// MethodKind::rule.
+bool quantize_rule(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+                   std::uint8_t* packed, const float* tensor_scale);
+
+/// MethodKind::four_over_six with Select::mse.
+bool quantize_four_over_six(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+                            std::uint8_t* packed, const float* tensor_scale);
+
+/// MethodKind::sse with scales that are powers of two.
+bool quantize_power(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+                    std::uint8_t* packed, const float* tensor_scale);
+
+}  // namespace fp4scope::cuda

@@ -1,0 +1,391 @@
+// Recipes at speed: NVFP4 blocks of 16 with E4M3 scales, one thread a block, by one multiplication or division and one
+// rounding to E2M1 an element. A block that needs more (a NaN, an Inf, a factor out of range, a -0 where the row drops
+// its sign) goes to the plain functions in its thread; so does every row, shape and alignment that has no kernel here.
+//
+// Rounding y >= 0 to E2M1, ties to even, saturating, in seven additions and multiplications: with h = y / 2 and [.] a
+// clamp to 0 .. 1,
+//
+//   code = 2^23 + 4 [h], rounded to a whole number; + 2 [h - 1], rounded; + [h - 2], rounded
+//
+// Below 2 the codes are multiples of 1/2, from 2 to 4 of 1, then of 2. h - 1 is exact where it is clamped to more than
+// 0 and less than 1 (Sterbenz 1974: h is in 1/2 .. 2), h - 2 likewise. A clamp that is 1 adds an even number of codes,
+// so a later tie goes to the even code. The test on the device compares it with formats::encode.
+//
+// A quotient x / F is taken as q0 = fl(x R), q = fl(q0 + R fl(x - F q0)), R = fl(1 / F), within an ulp of it. Only next
+// to a threshold can its code differ from that of fl(x / F): for every significand of F and every threshold's those x
+// are a handful, and quotient_test compares all of them. (sim/quotient.hpp)
+#include <cuda_fp8.h>
+
+#include <utility>
+
+#include "cuda/runtime.cuh"
+#include "formats/pack.hpp"
+#include "sim/quotient.hpp"
+
+namespace fp4scope::cuda {
+
+namespace {
+
+constexpr int block_size = 16;
+constexpr float infinity = __builtin_huge_valf();
+
+// ---- a block's elements ----
+
+/// Magnitudes, widened; signs as words of pairs have them: bit 15 of element 2 j and bit 31 of 2 j + 1 in sign[j].
+struct Elements {
+  float magnitude[block_size];
+  std::uint32_t sign[block_size / 2];
+  float amax;          ///< Inf if one is Inf or NaN
+  bool negative_tiny;  ///< is one of them in -2^-80 .. -0?
+};
+
+/// The largest halfword of eight words.
+__device__ std::uint32_t largest_half(const std::uint32_t (&w)[8]) {
+  std::uint32_t m = w[0];
+#pragma unroll
+  for (int j = 1; j < 8; ++j) m = __vmaxu2(m, w[j]);
+  return max(m & 0xFFFF, m >> 16);
+}
+
+/// The least of eight words' halfwords as signed numbers: -0 comes first, then tiny negative ones.
+__device__ int least_half(const std::uint32_t (&w)[8]) {
+  std::uint32_t m = w[0];
+#pragma unroll
+  for (int j = 1; j < 8; ++j) m = __vmins2(m, w[j]);
+  return min(static_cast<std::int16_t>(m & 0xFFFF), static_cast<std::int16_t>(m >> 16));
+}
+
+/// bf16 and f16: pairs in words. `infinite`, `tiny`: the bits of Inf and of the least magnitude that isn't tiny.
+template <class Widen>
+__device__ Elements load_pairs(const void* x, std::int64_t block, std::uint32_t infinite, int tiny,
+                               const Widen& widen) {
+  const uint4* const from = static_cast<const uint4*>(x) + 2 * block;
+  const uint4 low = __ldg(from), high = __ldg(from + 1);
+  Elements e;
+  const std::uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  std::uint32_t magnitudes[8];
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    e.sign[j] = words[j];
+    magnitudes[j] = words[j] & 0x7FFF7FFF;
+    e.magnitude[2 * j] = widen(magnitudes[j] & 0xFFFF);
+    e.magnitude[2 * j + 1] = widen(magnitudes[j] >> 16);
+  }
+  const std::uint32_t largest = largest_half(magnitudes);
+  e.amax = largest >= infinite ? infinity : widen(largest);
+  e.negative_tiny = least_half(words) < tiny - 0x8000;
+  return e;
+}
+
+__device__ Elements load(const __nv_bfloat16* x, std::int64_t block) {
+  return load_pairs(x, block, 0x7F80, 47 << 7, [](std::uint32_t bits) { return __uint_as_float(bits << 16); });
+}
+__device__ Elements load(const __half* x, std::int64_t block) {
+  return load_pairs(x, block, 0x7C00, 1, [](std::uint32_t bits) {
+    return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+  });
+}
+__device__ Elements load(const float* x, std::int64_t block) {
+  const uint4* const from = reinterpret_cast<const uint4*>(x) + 4 * block;
+  Elements e;
+  std::uint32_t largest = 0;
+  e.negative_tiny = false;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint4 four = __ldg(from + i);
+    const std::uint32_t bits[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      e.magnitude[4 * i + j] = __uint_as_float(bits[j] & 0x7FFFFFFF);
+      largest = max(largest, bits[j] & 0x7FFFFFFF);
+      e.negative_tiny = e.negative_tiny || bits[j] - 0x80000000 < 47u << 23;
+    }
+    e.sign[2 * i] = __byte_perm(bits[0], bits[1], 0x7632);
+    e.sign[2 * i + 1] = __byte_perm(bits[2], bits[3], 0x7632);
+  }
+  e.amax = largest >= 0x7F800000 ? infinity : __uint_as_float(largest);
+  return e;
+}
+
+// ---- E4M3 and E2M1 ----
+
+/// To nearest even, saturating: formats::encode(e4m3, v) by the machine's own conversion.
+__device__ int e4m3_code(float v) { return __nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3); }
+__device__ float e4m3_value(int code) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(static_cast<__nv_fp8_storage_t>(code), __NV_E4M3)));
+}
+
+/// 2^23 + the code of 2 h, as a float.
+__device__ float rounded_code(float h) {
+  float sum = __fmaf_rn(__saturatef(h), 4, 0x1p23f);
+  sum = __fmaf_rn(__saturatef(h - 1), 2, sum);
+  return sum + __saturatef(h - 2);
+}
+
+/// The signs of eight elements, in bits 3, 7, ... 31.
+__device__ std::uint32_t sign_word(const std::uint32_t* sign) {
+  const std::uint32_t low = __byte_perm(sign[0], sign[1], 0x7351), high = __byte_perm(sign[2], sign[3], 0x7351);
+  const std::uint32_t even = __byte_perm(low, high, 0x5410), odd = __byte_perm(low, high, 0x7632);
+  return ((even >> 4 & 0x0F0F0F0F) | (odd & 0xF0F0F0F0)) & 0x88888888;
+}
+
+/// Eight codes in a word with their signs; given are the bits of 2^23 plus the code.
+__device__ std::uint32_t packed(const std::uint32_t* codes, const std::uint32_t* sign) {
+  std::uint32_t word = 0, excess = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    word += codes[i] << 4 * i;
+    excess += 0x4B000000u << 4 * i;
+  }
+  return (word - excess) | sign_word(sign);
+}
+
+/// The same of numbers whose low byte is the code plus `excess`.
+__device__ std::uint32_t packed_bytes(const std::uint32_t* codes, std::uint32_t excess, const std::uint32_t* sign) {
+  const auto low_bytes = [](std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+  };
+  const std::uint32_t even = low_bytes(codes[0], codes[2], codes[4], codes[6]);
+  const std::uint32_t odd = low_bytes(codes[1], codes[3], codes[5], codes[7]);
+  return (even + (odd << 4) - excess * 17 * 0x01010101u) | sign_word(sign);
+}
+
+// ---- what a row needs of a block ----
+
+/// As sim::recipe_scale_code, where v is below 464.
+template <int row>
+__device__ int scale_code(float v) {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  if (v == 0 && r.zero.zero_value > 0) v = r.zero.zero_value;
+  if (v < r.zero.least) v = r.zero.least;
+  const int code = e4m3_code(v);
+  return code == 0 ? r.zero.zero_code : code;
+}
+
+FP4SCOPE_HD constexpr bool divides(const sim::Recipe& r) {
+  return r.data == sim::DataStep::divide || r.data == sim::DataStep::divide_by_s;
+}
+
+/// Whether a row has a kernel here, apart from its candidates.
+constexpr bool is_fast(const sim::Recipe& r) {
+  const bool data = divides(r) || r.data == sim::DataStep::reciprocal || r.data == sim::DataStep::reciprocal_twice ||
+                    r.data == sim::DataStep::bf16_factor;
+  const bool cast = r.cast == sim::ScaleCast::e4m3 || r.cast == sim::ScaleCast::e4m3_nan;
+  const bool element = (r.element.deviations & ~(sim::no_largest | sim::nan_is_number)) == 0;
+  const bool rounding = r.element.rounding_set == sim::converter_rows::rne;
+  return std::string_view(r.format) == "nvfp4" && data && cast && element && rounding &&
+         (r.bf16 & sim::in_bf16_quotient) == 0;
+}
+constexpr bool is_naive(const sim::Recipe& r) { return is_fast(r) && r.candidates == sim::Candidates::one; }
+constexpr bool is_four_over_six(const sim::Recipe& r) {
+  return is_fast(r) && r.candidates == sim::Candidates::four_over_six && !divides(r);
+}
+
+/// Whether the scale and the codes of a block are what the code below makes of them.
+template <int row>
+__device__ bool is_ordinary(const Elements& e, float v, const sim::DataFactor& d) {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  if (!(e.amax < infinity) || d.zeros || (r.cast != sim::ScaleCast::e4m3 && !(v < 464))) return false;
+  if (r.element.negative_zero == 0 && e.negative_tiny) return false;  // or a product that reaches -0
+  if (divides(r)) return d.factor >= 0x1p-60f && d.factor <= 0x1p60f;
+  return d.factor >= 0x1p-60f && d.factor <= sim::flt_max &&
+         (!r.element.deviates(sim::no_largest) || e.amax * d.factor < 7);
+}
+
+/// The block by the plain functions, as search::recipe_block. `n` is block_size, and kept from the compiler so that the
+/// code stays small.
+template <int row, class T>
+__device__ __noinline__ void plain_block(const sim::RecipeTensor& tensor, const T* x, int n, std::uint8_t* scale,
+                                         std::uint8_t* codes) {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  constexpr formats::BlockFormat format = formats::nvfp4;
+  std::uint8_t own[block_size], second_codes[block_size];
+  float values[block_size], first_values[block_size], second_values[block_size], errors[block_size];
+  for (int i = 0; i < n; ++i) values[i] = widened(x, i);
+  const float amax = search::recipe_amax(r, values, n);
+  if constexpr (r.candidates == sim::Candidates::four_over_six) {
+    const search::RecipeTask task = {&r, &format, tensor};
+    const search::RecipeScratch room = {second_codes, first_values, second_values, errors};
+    *scale = static_cast<std::uint8_t>(search::choose_four_over_six(task, amax, values, n, n, own, room).scale);
+  } else {
+    const int code = sim::recipe_scale_code(r, format, sim::block_value(r, tensor, amax));
+    sim::recipe_codes(r, format, tensor, code, amax, values, n, r.element.rounding, own);
+    *scale = static_cast<std::uint8_t>(code);
+  }
+  for (int i = 0; i < n; i += 2) codes[i / 2] = formats::pack_nibbles(own[i], own[i + 1]);
+}
+
+// ---- one scale a block ----
+
+template <int row, class T>
+__global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, int n, std::int64_t count, const T* x,
+                                                    std::uint8_t* scales, std::uint8_t* codes) {
+  const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (b >= count) return;
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  const Elements e = load(x, b);
+  const float v = sim::block_value(r, tensor, e.amax);
+  const int code = scale_code<row>(v);
+  const sim::DataFactor d = sim::data_factor(r, tensor, e4m3_value(code), e.amax);
+  if (!is_ordinary<row>(e, v, d)) {
+    plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
+    return;
+  }
+  const float divisor = 2 * d.factor, factor = divides(r) ? 1 / divisor : 0.5f * d.factor;
+  std::uint32_t rounded[block_size];
+#pragma unroll
+  for (int i = 0; i < block_size; ++i) {
+    const float x_i = e.magnitude[i];
+    rounded[i] = __float_as_uint(rounded_code(divides(r) ? sim::quotient(x_i, divisor, factor) : x_i * factor));
+  }
+  scales[b] = static_cast<std::uint8_t>(code);
+  reinterpret_cast<uint2*>(codes)[b] = make_uint2(packed(rounded, e.sign), packed(rounded + 8, e.sign + 4));
+}
+
+// ---- four over six ----
+//
+// te's error of a candidate is sum e_i^2 in binary32 and in order, e_i = fl(d_i - x_i), d_i = fl(fl((q_i s) a) / K):
+// with u = 2^-24 and D_i = q_i s a / K in real numbers, d_i = D_i (1 + 2.01 u); the additions and squares change the
+// sum by a factor within 1 +- 19 u. The estimate F = sum fma(g_i, g_i, .), g_i = fma(q_i, T, -x_i), T = fl(s fl(a /
+// K)), has q_i T = D_i (1 + 2.01 u) and a factor within 1 +- 19 u. So with G = sum (q_i T - x_i)^2, D_i <= 6.01 T and
+// |d_i - q_i T| <= 4.1 u D_i <= 25 u T
+//
+//   |E - F| <= 40 u G + sum 25 u T (2 |q_i T - x_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 2^-16 (F +
+//   T^2)
+//
+// by 2 T sqrt(G) <= G + T^2 (140 u, 101 u). T is within 2^-40 .. 2^60, so that no underflow or overflow matters: a
+// product below 2^-126 is off by 2^-150, 2^-100 of T^2's share. Where estimates are nearer to each other than
+// both bounds together, the recipe's own sums decide.
+
+struct Estimate {
+  float sum;
+  float rounded[block_size];
+};
+
+/// p = the power of two at or below max(y, 1), at most 4: adding 2^22 p rounds y to steps of p / 2. y < 7.
+__device__ Estimate estimate_error(const float* x, float factor, float step) {
+  Estimate e;
+  e.sum = 0;
+#pragma unroll
+  for (int i = 0; i < block_size; ++i) {
+    const float y = x[i] * factor;
+    const float p = __uint_as_float(__float_as_uint(fmaxf(y, 1)) & 0x7F800000);
+    e.rounded[i] = __fmaf_rn(p, 0x1p22f, y);
+    const float g = __fmaf_rn(__fmaf_rn(p, -0x1p22f, e.rounded[i]), step, -x[i]);
+    e.sum = __fmaf_rn(g, g, e.sum);
+  }
+  return e;
+}
+
+/// One of two candidates: its scale, what x is multiplied by, and T.
+struct Candidate {
+  int code;
+  float factor, step;
+};
+
+template <int row>
+__device__ Candidate candidate(const sim::RecipeTensor& t, const Elements& e, float v, float amax_over_range,
+                               bool& ordinary) {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  const int code = scale_code<row>(v);
+  const float s = e4m3_value(code), step = s * amax_over_range;
+  const sim::DataFactor d = sim::data_factor(r, t, s, e.amax);
+  ordinary = ordinary && is_ordinary<row>(e, v, d) && d.factor <= 0x1p60f && e.amax * d.factor < 7 &&
+             step >= 0x1p-40f && step <= 0x1p60f;
+  return {code, d.factor, step};
+}
+
+template <int row, class T>
+__global__ void __launch_bounds__(256)
+    four_over_six_kernel(sim::RecipeTensor tensor, float amax_over_range, int n, std::int64_t count, const T* x,
+                         std::uint8_t* scales, std::uint8_t* codes) {
+  const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (b >= count) return;
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  const Elements e = load(x, b);
+  const float v = sim::block_value(r, tensor, e.amax);
+  bool ordinary = true;
+  const Candidate six = candidate<row>(tensor, e, v, amax_over_range, ordinary);
+  const Candidate four = candidate<row>(tensor, e, v * 1.5f, amax_over_range, ordinary);
+  const Estimate at_six = estimate_error(e.magnitude, six.factor, six.step);
+  const Estimate at_four = estimate_error(e.magnitude, four.factor, four.step);
+  const float margin = 0x1.001p-16f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
+  const float difference = at_four.sum - at_six.sum;
+  if (!ordinary || !(fabsf(difference) > margin)) {
+    plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
+    return;
+  }
+  const bool second = difference < 0;
+  // Bits (149 + log2 p) 2^23 + y / (p / 2), where the code is y / (p / 2) + 2 log2 p: 298 more are in `rounded`.
+  std::uint32_t rounded[block_size];
+#pragma unroll
+  for (int i = 0; i < block_size; ++i) {
+    const std::uint32_t bits = __float_as_uint(second ? at_four.rounded[i] : at_six.rounded[i]);
+    rounded[i] = (bits >> 22) + bits;
+  }
+  scales[b] = static_cast<std::uint8_t>(second ? four.code : six.code);
+  reinterpret_cast<uint2*>(codes)[b] =
+      make_uint2(packed_bytes(rounded, 298 - 256, e.sign), packed_bytes(rounded + 8, 298 - 256, e.sign + 4));
+}
+
+// ---- which kernel ----
+
+using Launch = void (*)(Stream&, const sim::RecipeTensor&, const Matrix&, std::uint8_t*, std::uint8_t*);
+
+template <int row>
+void launch(Stream& stream, const sim::RecipeTensor& tensor, const Matrix& matrix, std::uint8_t* scales,
+            std::uint8_t* codes) {
+  const std::int64_t count = matrix.rows * matrix.cols / block_size;
+  if (count == 0) return;
+  const unsigned grid = grid_of(count, 256);
+  with_type(matrix.type, matrix.x, [&](const auto* x) {
+    if constexpr (is_naive(sim::all_recipes[row])) {
+      naive_kernel<row><<<grid, 256, 0, handle(stream)>>>(tensor, block_size, count, x, scales, codes);
+    } else {
+      const float amax_over_range = tensor.amax / tensor.range;
+      four_over_six_kernel<row>
+          <<<grid, 256, 0, handle(stream)>>>(tensor, amax_over_range, block_size, count, x, scales, codes);
+    }
+  });
+  check_launch(sim::all_recipes[row].name);
+}
+
+template <int row>
+constexpr Launch launch_of() {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  if constexpr (is_naive(r) || is_four_over_six(r)) return launch<row>;
+  return nullptr;
+}
+
+template <int... row>
+Launch launch_of(std::ptrdiff_t wanted, std::integer_sequence<int, row...>) {
+  constexpr Launch launches[] = {launch_of<row>()...};
+  return launches[wanted];
+}
+
+/// The kernel for a task, or null.
+Launch find_launch(const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                   const std::uint8_t* codes) {
+  constexpr int rows = std::size(sim::all_recipes);
+  const std::ptrdiff_t row = task.recipe - sim::all_recipes;
+  const auto aligned = [](const void* at, std::uintptr_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
+  };
+  if (row < 0 || row >= rows || task.format != formats::find_block_format(task.recipe->format)) return nullptr;
+  if (block != block_size || tile_rows != 1 || matrix.cols % block_size != 0) return nullptr;
+  if (!aligned(matrix.x, 16) || !aligned(codes, 8)) return nullptr;
+  if (task.recipe->candidates != sim::Candidates::one && task.select != search::Select::mse) return nullptr;
+  return launch_of(row, std::make_integer_sequence<int, rows>{});
+}
+
+}  // namespace
+
+void quantize_recipe(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                     std::uint8_t* scales, std::uint8_t* codes) {
+  const Launch fast = find_launch(task, block, tile_rows, matrix, codes);
+  if (!fast) return quantize_recipe_plain(stream, task, block, tile_rows, matrix, scales, codes);
+  select(stream.device());
+  fast(stream, task.tensor, matrix, scales, codes);
+}
+
+}  // namespace fp4scope::cuda
