@@ -43,16 +43,15 @@ std::int64_t code_bytes(const Quantized& q) { return q.config.format->element.bi
 }  // namespace
 
 std::string device_obstacle(const QuantizeConfig& c) {
-  const std::string name = std::string(c.format->name) + " " + c.method->name;
   if (needs_whole_tensor(c)) return "a tensor scale of " + c.scaling_text() + " is searched on the CPU";
-  if (c.recipe) return "recipe " + c.recipe_name() + " runs on the CPU";
-  if (c.rounding != formats::Rounding::nearest_even) return "rounding " + c.rounding_name() + " runs on the CPU";
+  if (c.recipe) return "";
   const search::SearchTask task = {c.format, c.method, c.select, c.block, 1, nullptr, nullptr, c.tile_rows()};
-  return cuda::serves(task) ? "" : name + " runs on the CPU";
+  if (cuda::serves(task)) return "";
+  return fmt::format("{} {} runs on the CPU", c.format->name, c.method->name);
 }
 
 std::string device_has() {
-  return "a GPU has the methods that choose scales for nearest elements of 4 bits, recipe exact; --device cpu has all";
+  return "a GPU has every recipe, and the methods that choose scales for elements of 4 bits; --device cpu has all";
 }
 
 cuda::Type device_type(const std::string& dtype) {
@@ -75,8 +74,8 @@ OnDevice::OnDevice(int device)
     : device_(device), stream_(device), halves_{Half(device), Half(device)}, small_(device, 1024) {}
 
 double OnDevice::bytes_per_element(cuda::Type type) {
-  // The data, one code a byte at most, scales of blocks of 2, and what kernels take for themselves.
-  return static_cast<double>(cuda::width(type)) + 1 + 0.5 + 1.5;
+  // The data, its values, one code a byte at most, scales of blocks of 2, and what kernels take for themselves.
+  return static_cast<double>(cuda::width(type)) + 4 + 1 + 0.5 + 1.5;
 }
 
 void OnDevice::reserve(cuda::Memory& memory, std::int64_t bytes) {
@@ -116,16 +115,30 @@ cuda::Extremes OnDevice::extremes() {
   return found;
 }
 
+cuda::ElementTask OnDevice::element_task(const Quantized& q) {
+  const QuantizeConfig& c = q.config;
+  return {c.format, c.block, q.tensor_scale, c.rounding, c.seed, c.stream, q.first_row};
+}
+
 void OnDevice::run_kernels(const Quantized& q, const Curvature* curvature) {
+  const QuantizeConfig& c = q.config;
   auto* const scales = scales_.as<std::uint8_t>();
   auto* const codes = codes_.as<std::uint8_t>();
+  if (c.recipe) return cuda::quantize_recipe(stream_, recipe_task(q), c.block, c.tile_rows(), matrix_, scales, codes);
   cuda::quantize(stream_, search_task(q, curvature), matrix_, scales, codes);
+  if (c.rounding != formats::Rounding::nearest_even) cuda::encode(stream_, element_task(q), matrix_, scales, codes);
 }
 
 std::int64_t OnDevice::count_second(const Quantized& q) {
-  if (q.config.method->kind != search::MethodKind::four_over_six && !q.config.format->selects()) return 0;
+  const QuantizeConfig& c = q.config;
+  const bool chooses = c.recipe ? c.recipe->candidates != sim::Candidates::one
+                                : c.format->selects() || c.method->kind == search::MethodKind::four_over_six;
+  if (!chooses) return 0;
   std::uint64_t count = 0;
-  cuda::count_second(stream_, search_task(q), matrix_, scales_.as<std::uint8_t>(), small_.as<std::uint64_t>());
+  const auto* const scales = scales_.as<std::uint8_t>();
+  auto* const found = small_.as<std::uint64_t>();
+  if (c.recipe) cuda::count_second(stream_, recipe_task(q), c.block, c.tile_rows(), matrix_, scales, found);
+  else cuda::count_second(stream_, search_task(q), matrix_, scales, found);
   stream_.download(&count, small_.as<void>(), sizeof count);
   wait_for_kernels();
   return static_cast<std::int64_t>(count);
@@ -186,6 +199,14 @@ void OnDevice::for_each_part(const cuda::Memory& from, std::int64_t bytes, const
 
 void OnDevice::for_each_part_of_scales(const Part& part) { for_each_part(scales_, scale_bytes_, part); }
 void OnDevice::for_each_part_of_codes(const Part& part) { for_each_part(codes_, code_bytes_, part); }
+
+void OnDevice::for_each_part_of_values(const Quantized& q, std::int64_t cols, cuda::Type type, const Part& part) {
+  const std::int64_t bytes = q.rows * cols * cuda::width(type);
+  reserve(values_, bytes);
+  cuda::dequantize(stream_, element_task(q), q.rows, cols, scales_.as<std::uint8_t>(),
+                   codes_.as<std::uint8_t>(), type, values_.as<void>());
+  for_each_part(values_, bytes, part);
+}
 
 void OnDevice::download(Quantized& q) {
   q.scales.resize(static_cast<std::size_t>(scale_bytes_));

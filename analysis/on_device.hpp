@@ -3,7 +3,8 @@
 //   load      the host's rows, as they are stored, through two page-locked halves: one is filled while the other is
 //             copied
 //   quantize  tensor scale on the host, block scales and codes on the GPU, where they stay
-//   measure   metrics.hpp's sums of rows;  download, for_each_part  scales and codes to the host
+//   measure   metrics.hpp's sums of rows
+//   download, for_each_part_of_...  scales, codes and values to the host
 //
 // One object a thread: several on one GPU overlap, so that while one reads a tensor another computes.
 #pragma once
@@ -60,6 +61,8 @@ class OnDevice {
   using Part = std::function<void(std::int64_t offset, std::span<const std::byte> bytes)>;
   void for_each_part_of_scales(const Part& part);
   void for_each_part_of_codes(const Part& part);
+  /// The exact products of the first `cols` columns, rounded once to that type.
+  void for_each_part_of_values(const Quantized& q, std::int64_t cols, cuda::Type type, const Part& part);
 
   /// Bytes in the GPU's memory for an element of that type.
   static double bytes_per_element(cuda::Type type);
@@ -78,12 +81,13 @@ class OnDevice {
   void wait_for_kernels();
   void for_each_part(const cuda::Memory& from, std::int64_t bytes, const Part& part);
   void run_kernels(const Quantized& q, const Curvature* curvature);
+  static cuda::ElementTask element_task(const Quantized& q);
   std::int64_t count_second(const Quantized& q);
 
   int device_;
   cuda::Stream stream_;
   std::array<Half, 2> halves_;
-  cuda::Memory x_, scales_, codes_, sums_, small_;
+  cuda::Memory x_, scales_, codes_, values_, sums_, small_;
   cuda::Matrix matrix_ = {cuda::Type::f32, nullptr, 0, 0};
   std::int64_t scale_bytes_ = 0, code_bytes_ = 0;
   DeviceSeconds seconds_;

@@ -408,7 +408,7 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
   const Weights weights = load_weights(o);
 
   io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job, weights));
-  const std::vector<QuantizedTensor> summary = !o.devices.empty() && goes_straight(o)
+  const std::vector<QuantizedTensor> summary = !o.devices.empty() && goes_straight(o, job.quantized)
                                                    ? quantize_on_devices(o, *file, job.quantized, writer)
                                                    : quantize_in_turn(o, *file, job.quantized, weights, writer);
   if (summary.empty()) return {};

@@ -91,34 +91,53 @@ Survey survey_of(const Flight& flight, const io::TensorInfo& tensor, const Rows&
   return survey;
 }
 
+/// Parts of a tensor's entries, one after the other, to the file.
+class Output {
+ public:
+  Output(io::SafetensorsWriter& writer, std::string name) : writer_(writer), name_(std::move(name)) {}
+
+  OnDevice::Part to(const char* suffix) {
+    return [this, suffix](std::int64_t, std::span<const std::byte> bytes) {
+      std::uint64_t& done = done_[suffix];
+      writer_.write_part(name_ + suffix, done, bytes);
+      done += bytes.size();
+    };
+  }
+
+ private:
+  io::SafetensorsWriter& writer_;
+  std::string name_;
+  std::map<std::string, std::uint64_t> done_;
+};
+
 /// One tensor through a GPU, into the file.
 QuantizedTensor quantize_tensor(const Flight& flight, const io::TensorInfo& tensor, const Notice& notice,
                                 OnDevice& gpu) {
+  const QuantizeFileOptions& o = flight.options;
   const Rows rows(flight.file, tensor, notice);
   const Shape2d shape = rows.shape();
   const std::int64_t at_once = rows_that_fit(flight, rows);
   const Survey survey = survey_of(flight, tensor, rows, at_once, gpu);
-  QuantizeConfig config = flight.options.config;
+  QuantizeConfig config = o.config;
   config.stream = name_stream(tensor.name);
   MetricSums sums;
   Quantized q;
-  std::int64_t scales_done = 0, codes_done = 0;
+  Output out(flight.writer, tensor.name);
   for (std::int64_t first = 0; first < shape.rows && !flight.stopped(); first += at_once) {
     const std::int64_t count = std::min(at_once, shape.rows - first);
     if (at_once < shape.rows) gpu.load(rows.type(), count, shape.cols, rows.from(first));
-    q = gpu.quantize(config, {survey, first}, flight.options.in + ": " + tensor.name);
+    q = gpu.quantize(config, {survey, first}, o.in + ": " + tensor.name);
     sums.add(gpu.measure(q));
-    const auto write = [&](const char* suffix, std::int64_t& written) {
-      return [&, suffix](std::int64_t, std::span<const std::byte> bytes) {
-        flight.writer.write_part(tensor.name + suffix, static_cast<std::uint64_t>(written), bytes);
-        written += static_cast<std::int64_t>(bytes.size());
-      };
-    };
-    gpu.for_each_part_of_scales(write(".scales", scales_done));
-    gpu.for_each_part_of_codes(write(".codes", codes_done));
+    if (o.fake_quant) {
+      gpu.for_each_part_of_values(q, shape.cols, rows.type(), out.to(""));
+      continue;
+    }
+    gpu.for_each_part_of_scales(out.to(".scales"));
+    gpu.for_each_part_of_codes(out.to(".codes"));
+    if (o.dequantized) gpu.for_each_part_of_values(q, q.cols, cuda::Type::f32, out.to(".dequantized"));
   }
   q.rows = shape.rows;
-  write_constants(flight.options, tensor.name, q, flight.writer);
+  if (!o.fake_quant) write_constants(o, tensor.name, q, flight.writer);
   return summarize(tensor.name, shape, q, sums.metrics());
 }
 
@@ -178,9 +197,10 @@ double bytes_in_flight(const QuantizeFileOptions& o) {
 
 }  // namespace
 
-bool goes_straight(const QuantizeFileOptions& o) {
-  return !o.transform.transposed && !o.transform.rotated() && !o.certificate && !o.dequantized && !o.fake_quant &&
-         o.activations.empty() && o.hessian.empty();
+bool goes_straight(const QuantizeFileOptions& o, std::span<const io::TensorInfo* const> tensors) {
+  const bool wide = std::any_of(tensors.begin(), tensors.end(), [](const auto* t) { return t->dtype.name == "F64"; });
+  return !o.transform.transposed && !o.transform.rotated() && !o.certificate && !(o.dequantized && o.config.recipe) &&
+         !(o.fake_quant && wide) && o.activations.empty() && o.hessian.empty();
 }
 
 std::vector<QuantizedTensor> quantize_on_devices(const QuantizeFileOptions& o, const io::TensorFile& file,

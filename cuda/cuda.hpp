@@ -256,6 +256,8 @@ void sum_errors(Stream& stream, const SumTask& task, const Matrix& matrix, const
 /// scales. Blocks that are not finite are neither.
 void count_second(Stream& stream, const search::SearchTask& task, const Matrix& matrix, const std::uint8_t* scales,
                   std::uint64_t* count);
+void count_second(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                  const std::uint8_t* scales, std::uint64_t* count);
 
 // ---- facts: what the device's own approximate instructions return; sim/approximate.hpp has Hopper's ----
 

@@ -83,6 +83,9 @@ void sum_errors(Stream&, const SumTask&, const Matrix&, const std::uint8_t*, con
   refuse();
 }
 void count_second(Stream&, const search::SearchTask&, const Matrix&, const std::uint8_t*, std::uint64_t*) { refuse(); }
+void count_second(Stream&, const search::RecipeTask&, int, int, const Matrix&, const std::uint8_t*, std::uint64_t*) {
+  refuse();
+}
 
 void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
 

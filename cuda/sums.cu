@@ -57,16 +57,17 @@ __device__ double value_of(const Values& values, std::uint32_t code, double step
   return integer ? 6 * value / 7 : value;
 }
 
-/// The largest magnitude of a block or tile, as bits: NaN on top.
+/// The largest magnitude of a block or tile, as bits: NaN on top, or left out.
 template <class T>
-__device__ float amax_of(const Blocks& blocks, const T* x, std::int64_t row, std::int64_t first, int count) {
+__device__ float amax_of(const Blocks& blocks, const T* x, std::int64_t row, std::int64_t first, int count,
+                         bool with_nan = true) {
   const std::int64_t top = row - row % blocks.tile_rows;
   const std::int64_t bottom = top + blocks.tile_rows < blocks.rows ? top + blocks.tile_rows : blocks.rows;
   std::uint32_t largest = 0;
   for (std::int64_t r = top; r < bottom; ++r) {
     for (int c = 0; c < count; ++c) {
       const std::uint32_t bits = __float_as_uint(widened(x, r * blocks.cols + first + c)) & 0x7FFFFFFF;
-      largest = bits > largest ? bits : largest;
+      largest = bits > largest && (with_nan || bits <= 0x7F800000) ? bits : largest;
     }
   }
   return __uint_as_float(largest);
@@ -212,23 +213,57 @@ __global__ void __launch_bounds__(warps* lanes)
   }
 }
 
-template <class T>
-__global__ void second_kernel(formats::BlockFormat format, sim::ScaleRule six, float tensor_scale, Blocks blocks,
-                              const T* x, const std::uint8_t* scales, unsigned long long* count) {
+/// The code of a block that four over six maps to 6, by recipe `exact`.
+struct ExactSix {
+  formats::Format scale;
+  sim::ScaleRule rule;
+  float tensor_scale;
+
+  __device__ bool with_nan() const { return true; }
+  __device__ int code(float amax, int own) const {
+    return amax < __int_as_float(0x7F800000) ? sim::scale_code(scale, rule, amax, tensor_scale) : own;
+  }
+};
+
+/// The same by another recipe.
+struct RecipeSix {
+  sim::Recipe recipe;
+  formats::BlockFormat format;
+  sim::RecipeTensor tensor;
+
+  __device__ bool with_nan() const { return recipe.nan_amax; }
+  __device__ int code(float amax, int) const {
+    return sim::recipe_scale_code(recipe, format, sim::block_value(recipe, tensor, amax));
+  }
+};
+
+template <class T, class Six>
+__global__ void second_kernel(const __grid_constant__ Six six, bool selects, Blocks blocks, const T* x,
+                              const std::uint8_t* scales, unsigned long long* count) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   std::uint32_t found = 0;
   for (std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; b < blocks.count();
        b += stride) {
     const std::int64_t row = blocks.row_of(b), first = blocks.col_of(b), left = blocks.cols - first;
     const int code = scales[row * blocks.per_row() + first / blocks.block];
-    if (format.selects()) {
+    if (selects) {
       found += (code & formats::selection_bit) != 0 && code != 0xFF;
       continue;
     }
-    const float amax = amax_of(blocks, x, row, first, static_cast<int>(left < blocks.block ? left : blocks.block));
-    if (amax < __int_as_float(0x7F800000)) found += sim::scale_code(format.scale, six, amax, tensor_scale) != code;
+    const int columns = static_cast<int>(left < blocks.block ? left : blocks.block);
+    found += six.code(amax_of(blocks, x, row, first, columns, six.with_nan()), code) != code;
   }
   if (found != 0) atomicAdd(count, static_cast<unsigned long long>(found));
+}
+
+template <class Six>
+void launch_second(Stream& stream, const Six& six, bool selects, const Blocks& blocks, const Matrix& matrix,
+                   const std::uint8_t* scales, std::uint64_t* count) {
+  with_type(matrix.type, matrix.x, [&](const auto* x) {
+    second_kernel<<<std::min(grid_of(blocks.count(), 256), 4096u), 256, 0, handle(stream)>>>(
+        six, selects, blocks, x, scales, reinterpret_cast<unsigned long long*>(count));
+  });
+  check_launch("second");
 }
 
 }  // namespace
@@ -274,11 +309,18 @@ void count_second(Stream& stream, const search::SearchTask& task, const Matrix& 
   sim::ScaleRule six = sim::six_rule;
   six.least = task.method->rule.least;
   if (task.unbiased) six = sim::unbiased(six);
-  with_type(matrix.type, matrix.x, [&](const auto* x) {
-    second_kernel<<<std::min(grid_of(blocks.count(), 256), 4096u), 256, 0, handle(stream)>>>(
-        *task.format, six, task.tensor_scale, blocks, x, scales, reinterpret_cast<unsigned long long*>(count));
-  });
-  check_launch("second");
+  launch_second(stream, ExactSix{task.format->scale, six, task.tensor_scale}, task.format->selects(), blocks, matrix,
+                scales, count);
+}
+
+void count_second(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                  const std::uint8_t* scales, std::uint64_t* count) {
+  select(stream.device());
+  const Blocks blocks = {matrix.rows, matrix.cols, block, tile_rows};
+  stream.fill(count, 0, sizeof *count);
+  const bool over_six = task.recipe->candidates == sim::Candidates::four_over_six;
+  if (blocks.count() == 0 || (!over_six && task.recipe->candidates != sim::Candidates::int4)) return;
+  launch_second(stream, RecipeSix{*task.recipe, *task.format, task.tensor}, !over_six, blocks, matrix, scales, count);
 }
 
 }  // namespace fp4scope::cuda
