@@ -127,8 +127,10 @@ struct Extremes {
 /// x[n] -> *out, in device memory.
 void find_extremes(Stream& stream, Type type, const void* x, std::int64_t n, Extremes* out);
 
-/// sim::tensor_scale of the largest finite magnitude -> *out, in device memory, as quantize() takes it.
-void find_tensor_scale(Stream& stream, const Extremes* extremes, double element_max, double scale_max, float* out);
+/// The same, and sim::tensor_scale of the largest finite magnitude -> *tensor_scale, in device memory, as quantize()
+/// takes it.
+void find_tensor_scale(Stream& stream, Type type, const void* x, std::int64_t n, double element_max, double scale_max,
+                       Extremes* out, float* tensor_scale);
 
 /// A matrix [rows, cols], row-major, anywhere in device memory.
 struct Matrix {

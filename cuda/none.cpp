@@ -39,7 +39,7 @@ void Timer::stop() { refuse(); }
 double Timer::seconds() { refuse(); }
 
 void find_extremes(Stream&, Type, const void*, std::int64_t, Extremes*) { refuse(); }
-void find_tensor_scale(Stream&, const Extremes*, double, double, float*) { refuse(); }
+void find_tensor_scale(Stream&, Type, const void*, std::int64_t, double, double, Extremes*, float*) { refuse(); }
 bool serves(const search::SearchTask&) { return false; }
 void quantize(Stream&, const search::SearchTask&, const Matrix&, std::uint8_t*, std::uint8_t*, const float*) {
   refuse();
