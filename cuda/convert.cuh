@@ -20,34 +20,34 @@
 
 namespace fp4scope::cuda {
 
-enum class Instruction : std::uint8_t { none, e4m3, e5m2, e2m1, e2m3, e3m2, ue8m0_up, ue8m0_toward_zero };
+enum class Conversion : std::uint8_t { none, e4m3, e5m2, e2m1, e2m3, e3m2, ue8m0_up, ue8m0_toward_zero };
 
 /// The instruction that serves a conversion, on targets that have it. Rows of data are told by their names.
-inline Instruction instruction_of(const formats::Format& format, formats::Rounding rounding,
+inline Conversion instruction_of(const formats::Format& format, formats::Rounding rounding,
                                   formats::Overflow overflow) {
   using formats::Rounding;
-  if (overflow != formats::Overflow::saturate) return Instruction::none;
+  if (overflow != formats::Overflow::saturate) return Conversion::none;
   if (formats::same_format(format, formats::ue8m0)) {
-    if (rounding == Rounding::up) return Instruction::ue8m0_up;
-    return rounding == Rounding::toward_zero ? Instruction::ue8m0_toward_zero : Instruction::none;
+    if (rounding == Rounding::up) return Conversion::ue8m0_up;
+    return rounding == Rounding::toward_zero ? Conversion::ue8m0_toward_zero : Conversion::none;
   }
-  if (rounding != Rounding::nearest_even) return Instruction::none;
-  if (formats::same_format(format, formats::e4m3)) return Instruction::e4m3;
-  if (formats::same_format(format, formats::e5m2)) return Instruction::e5m2;
-  if (formats::same_format(format, formats::e2m1)) return Instruction::e2m1;
-  if (formats::same_format(format, formats::e2m3)) return Instruction::e2m3;
-  return formats::same_format(format, formats::e3m2) ? Instruction::e3m2 : Instruction::none;
+  if (rounding != Rounding::nearest_even) return Conversion::none;
+  if (formats::same_format(format, formats::e4m3)) return Conversion::e4m3;
+  if (formats::same_format(format, formats::e5m2)) return Conversion::e5m2;
+  if (formats::same_format(format, formats::e2m1)) return Conversion::e2m1;
+  if (formats::same_format(format, formats::e2m3)) return Conversion::e2m3;
+  return formats::same_format(format, formats::e3m2) ? Conversion::e3m2 : Conversion::none;
 }
 
 /// Whether the target that is being compiled has it.
-template <Instruction instruction>
+template <Conversion instruction>
 __device__ constexpr bool has_instruction() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  if (instruction == Instruction::e4m3 || instruction == Instruction::e5m2) return true;
+  if (instruction == Conversion::e4m3 || instruction == Conversion::e5m2) return true;
 #endif
 #if defined(__CUDA_ARCH_SPECIFIC__) || defined(__CUDA_ARCH_FAMILY_SPECIFIC__)
 #if __CUDA_ARCH__ >= 1000
-  return instruction != Instruction::none;
+  return instruction != Conversion::none;
 #endif
 #endif
   return false;
@@ -56,18 +56,18 @@ __device__ constexpr bool has_instruction() {
 namespace detail {
 
 /// The encoder's constants for what an instruction does.
-template <Instruction instruction>
+template <Conversion instruction>
 __device__ constexpr formats::FloatEncoder encoder_of() {
   using formats::Overflow, formats::Rounding;
   constexpr formats::Format e4m3 = formats::e4m3, e5m2 = formats::e5m2, e2m1 = formats::e2m1, e2m3 = formats::e2m3,
                             e3m2 = formats::e3m2, ue8m0 = formats::ue8m0;
   switch (instruction) {
-    case Instruction::e5m2: return formats::float_encoder(e5m2, Rounding::nearest_even, Overflow::saturate);
-    case Instruction::e2m1: return formats::float_encoder(e2m1, Rounding::nearest_even, Overflow::saturate);
-    case Instruction::e2m3: return formats::float_encoder(e2m3, Rounding::nearest_even, Overflow::saturate);
-    case Instruction::e3m2: return formats::float_encoder(e3m2, Rounding::nearest_even, Overflow::saturate);
-    case Instruction::ue8m0_up: return formats::float_encoder(ue8m0, Rounding::up, Overflow::saturate);
-    case Instruction::ue8m0_toward_zero:
+    case Conversion::e5m2: return formats::float_encoder(e5m2, Rounding::nearest_even, Overflow::saturate);
+    case Conversion::e2m1: return formats::float_encoder(e2m1, Rounding::nearest_even, Overflow::saturate);
+    case Conversion::e2m3: return formats::float_encoder(e2m3, Rounding::nearest_even, Overflow::saturate);
+    case Conversion::e3m2: return formats::float_encoder(e3m2, Rounding::nearest_even, Overflow::saturate);
+    case Conversion::ue8m0_up: return formats::float_encoder(ue8m0, Rounding::up, Overflow::saturate);
+    case Conversion::ue8m0_toward_zero:
       return formats::float_encoder(ue8m0, Rounding::toward_zero, Overflow::saturate);
     default: return formats::float_encoder(e4m3, Rounding::nearest_even, Overflow::saturate);
   }
@@ -82,27 +82,27 @@ __device__ inline float without_negatives(float x) {
 }  // namespace detail
 
 /// The codes of two numbers, `even`'s in bits 0 to 7 and `odd`'s in bits 8 to 15.
-template <Instruction instruction>
+template <Conversion instruction>
 __device__ inline std::uint32_t convert_pair(float even, float odd) {
   if constexpr (has_instruction<instruction>()) {
     std::uint16_t pair = 0;
-    if constexpr (instruction == Instruction::e4m3) {
+    if constexpr (instruction == Conversion::e4m3) {
       asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(odd), "f"(even));
-    } else if constexpr (instruction == Instruction::e5m2) {
+    } else if constexpr (instruction == Conversion::e5m2) {
       asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(odd), "f"(even));
       const std::uint32_t nan = ((pair & 0x7F7Fu) + 0x0101u) >> 7 & 0x0101u;  // 1 where a byte is 0x7F
       return pair - nan;
-    } else if constexpr (instruction == Instruction::e2m1) {
+    } else if constexpr (instruction == Conversion::e2m1) {
       std::uint32_t nibbles = 0;
       asm("{ .reg .b8 t; cvt.rn.satfinite.e2m1x2.f32 t, %1, %2; cvt.u32.u8 %0, t; }"
           : "=r"(nibbles)
           : "f"(odd), "f"(even));
       return (nibbles | nibbles << 4) & 0x0F0Fu;
-    } else if constexpr (instruction == Instruction::e2m3) {
+    } else if constexpr (instruction == Conversion::e2m3) {
       asm("cvt.rn.satfinite.e2m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(odd), "f"(even));
-    } else if constexpr (instruction == Instruction::e3m2) {
+    } else if constexpr (instruction == Conversion::e3m2) {
       asm("cvt.rn.satfinite.e3m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(odd), "f"(even));
-    } else if constexpr (instruction == Instruction::ue8m0_up) {
+    } else if constexpr (instruction == Conversion::ue8m0_up) {
       asm("cvt.rp.satfinite.ue8m0x2.f32 %0, %1, %2;"
           : "=h"(pair)
           : "f"(detail::without_negatives(odd)), "f"(detail::without_negatives(even)));

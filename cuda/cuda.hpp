@@ -127,8 +127,10 @@ struct Extremes {
 /// x[n] -> *out, in device memory.
 void find_extremes(Stream& stream, Type type, const void* x, std::int64_t n, Extremes* out);
 
-/// sim::tensor_scale of the largest finite magnitude -> *out, in device memory, as quantize() takes it.
-void find_tensor_scale(Stream& stream, const Extremes* extremes, double element_max, double scale_max, float* out);
+/// The same, and sim::tensor_scale of the largest finite magnitude -> *tensor_scale, in device memory, as quantize()
+/// takes it.
+void find_tensor_scale(Stream& stream, Type type, const void* x, std::int64_t n, double element_max, double scale_max,
+                       Extremes* out, float* tensor_scale);
 
 /// A matrix [rows, cols], row-major, anywhere in device memory.
 struct Matrix {
@@ -180,11 +182,27 @@ class DeviceHessians {
   Parts* parts_;
 };
 
+/// Which task quantize_hessian() serves: MethodKind::hessian, rows for tiles, elements of 4 bits, even blocks up to 64.
+bool serves_hessian(const search::SearchTask& task);
+
+/// Of quantize_hessian(): all blocks, those that the filter left with a few candidates or without any news, and those
+/// that the host decided.
+struct HessianStages {
+  std::int64_t blocks, few, all, host;
+};
+
 /// quantize() for MethodKind::hessian. Waits for the stream: the few blocks that the device can't decide are downloaded
-/// and decided by search::hessian_code. `count`, of the host, may be null.
+/// and decided by search::hessian_code with task.hessians. `count` and `stages`, of the host, may be null. Needs
+/// serves_hessian(task).
 void quantize_hessian(Stream& stream, const search::SearchTask& task, const DeviceHessians& hessians,
                       const Matrix& matrix, std::uint8_t* scales, std::uint8_t* packed,
-                      const float* tensor_scale = nullptr, search::SearchCount* count = nullptr);
+                      const float* tensor_scale = nullptr, search::SearchCount* count = nullptr,
+                      HessianStages* stages = nullptr);
+
+/// The same with every code's loss in binary64.
+void quantize_hessian_plain(Stream& stream, const search::SearchTask& task, const DeviceHessians& hessians,
+                            const Matrix& matrix, std::uint8_t* scales, std::uint8_t* packed,
+                            const float* tensor_scale = nullptr);
 
 // ---- elements at given scales ----
 

@@ -28,7 +28,7 @@ struct ConverterCode {
 };
 
 /// On its own a value is half of a pair.
-template <Instruction instruction>
+template <Conversion instruction>
 struct InstructionCode {
   __device__ std::uint32_t operator()(float x, std::uint32_t) const {
     return convert_pair<instruction>(x, 0.0f) & 0xFF;
@@ -45,7 +45,7 @@ __device__ void encode_four(const Code& code, const float4& x, const uint4& word
   }
 }
 
-template <Instruction instruction>
+template <Conversion instruction>
 __device__ void encode_four(const InstructionCode<instruction>&, const float4& x, const uint4&, std::uint8_t* codes) {
   *reinterpret_cast<std::uint32_t*>(codes) = convert_pair<instruction>(x.x, x.y) | convert_pair<instruction>(x.z, x.w)
                                                                                        << 16;
@@ -113,18 +113,18 @@ void encode_values(Stream& stream, const formats::Format& format, formats::Round
                    void* codes) {
   const FloatCode code = {formats::float_encoder(format, rounding, overflow)};
   if (format.bits > 8) return launch<std::uint16_t>(stream, code, x, n, words, codes);
-  const auto by = [&]<Instruction instruction>() {
+  const auto by = [&]<Conversion instruction>() {
     launch<std::uint8_t>(stream, InstructionCode<instruction>(), x, n, nullptr, codes);
   };
   switch (instruction_of(format, rounding, overflow)) {
-    case Instruction::e4m3: return by.operator()<Instruction::e4m3>();
-    case Instruction::e5m2: return by.operator()<Instruction::e5m2>();
-    case Instruction::e2m1: return by.operator()<Instruction::e2m1>();
-    case Instruction::e2m3: return by.operator()<Instruction::e2m3>();
-    case Instruction::e3m2: return by.operator()<Instruction::e3m2>();
-    case Instruction::ue8m0_up: return by.operator()<Instruction::ue8m0_up>();
-    case Instruction::ue8m0_toward_zero: return by.operator()<Instruction::ue8m0_toward_zero>();
-    case Instruction::none: return launch<std::uint8_t>(stream, code, x, n, words, codes);
+    case Conversion::e4m3: return by.operator()<Conversion::e4m3>();
+    case Conversion::e5m2: return by.operator()<Conversion::e5m2>();
+    case Conversion::e2m1: return by.operator()<Conversion::e2m1>();
+    case Conversion::e2m3: return by.operator()<Conversion::e2m3>();
+    case Conversion::e3m2: return by.operator()<Conversion::e3m2>();
+    case Conversion::ue8m0_up: return by.operator()<Conversion::ue8m0_up>();
+    case Conversion::ue8m0_toward_zero: return by.operator()<Conversion::ue8m0_toward_zero>();
+    case Conversion::none: return launch<std::uint8_t>(stream, code, x, n, words, codes);
   }
 }
 

@@ -21,11 +21,11 @@ namespace fp4scope::cuda {
 inline bool is_aligned(const void* p, int bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
 /// Whether sixteen elements at a time cover the matrix: blocks of 16 or 32 that start at multiples of 16 bytes, no
-/// tiles, elements of 4 bits of one grid, counts of sixteens that fit 31 bits, two strides beyond the last included.
+/// tiles, elements of 4 bits of one grid, and counts that fit 31 bits.
 inline bool takes_sixteens(const search::SearchTask& task, const Matrix& matrix, const void* packed) {
   return (task.block == 16 || task.block == 32) && task.tile_rows == 1 && matrix.cols % task.block == 0 &&
          is_aligned(matrix.x, 16) && is_aligned(packed, 8) && !task.format->selects() &&
-         task.format->element.bits == 4 && matrix.rows * matrix.cols <= std::int64_t{15} << 31;
+         task.format->element.bits == 4 && matrix.rows * matrix.cols < std::int64_t{1} << 33;
 }
 
 /// The blocks of threads that a device holds at once: kernels that prepare something in shared memory start so many.
@@ -42,22 +42,30 @@ unsigned resident_blocks(const Stream& stream, Kernel kernel, int threads) {
 template <class T>
 inline constexpr int elements_per_word = 4 / static_cast<int>(sizeof(T));
 
-template <class T>
-struct Sixteen {
-  static constexpr int words = 16 / elements_per_word<T>;
+template <class T, int n>
+struct Elements {
+  static constexpr int words = n / elements_per_word<T>;
   std::uint32_t word[words];
 };
 
-/// Sixteen elements from an address that is a multiple of 16 bytes.
+template <class T>
+using Sixteen = Elements<T, 16>;
+
+/// n elements from an address that is a multiple of 16 bytes.
+template <class T, int n>
+__device__ inline Elements<T, n> load_elements(const T* x) {
+  Elements<T, n> e;
+#pragma unroll
+  for (int i = 0; i < Elements<T, n>::words / 4; ++i) {
+    const uint4 v = __ldg(reinterpret_cast<const uint4*>(x) + i);
+    e.word[4 * i] = v.x, e.word[4 * i + 1] = v.y, e.word[4 * i + 2] = v.z, e.word[4 * i + 3] = v.w;
+  }
+  return e;
+}
+
 template <class T>
 __device__ inline Sixteen<T> load_sixteen(const T* x) {
-  Sixteen<T> s;
-#pragma unroll
-  for (int i = 0; i < Sixteen<T>::words / 4; ++i) {
-    const uint4 v = __ldg(reinterpret_cast<const uint4*>(x) + i);
-    s.word[4 * i] = v.x, s.word[4 * i + 1] = v.y, s.word[4 * i + 2] = v.z, s.word[4 * i + 3] = v.w;
-  }
-  return s;
+  return load_elements<T, 16>(x);
 }
 
 template <class T>
@@ -86,17 +94,17 @@ __device__ inline std::uint32_t word_of(Pair pair) {
 }
 
 /// max |x| as binary32 bits; a NaN or an Inf gives at least 0x7F800000.
-template <class T>
-__device__ inline std::uint32_t amax_bits(const Sixteen<T>& s) {
+template <class T, int n>
+__device__ inline std::uint32_t amax_bits(const Elements<T, n>& s) {
   if constexpr (sizeof(T) == 4) {
     std::uint32_t largest = 0;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) largest = max(largest, s.word[i] & 0x7FFFFFFFu);
+    for (int i = 0; i < n; ++i) largest = max(largest, s.word[i] & 0x7FFFFFFFu);
     return largest;
   } else {
     auto largest = __habs2(pair_of<T>(s.word[0]));
 #pragma unroll
-    for (int i = 1; i < 8; ++i) largest = __hmax2_nan(largest, __habs2(pair_of<T>(s.word[i])));
+    for (int i = 1; i < n / 2; ++i) largest = __hmax2_nan(largest, __habs2(pair_of<T>(s.word[i])));
     const std::uint32_t both = word_of(largest), most = max(both << 16, both & 0xFFFF0000u);  // no sign, so as integers
     if constexpr (std::is_same_v<T, __nv_bfloat16>) return most;
     return __float_as_uint(__half2float(__ushort_as_half(static_cast<unsigned short>(most >> 16))));
@@ -141,7 +149,8 @@ __device__ inline int scale_code_of(std::uint32_t amax, double factor, int least
   int code;
   if constexpr (kind == ScaleKind::e4m3_nearest) {
     // To nearest even at 3 bits of mantissa: add just under half of the last place, and 1 more if that is odd.
-    code = ((high + 0xFFFF + (high >> 17 & 1) + (low != 0)) >> 17) - ((1023 - 7) << 3);
+    // The carry out of the lower word is that of low + (2^32 - 1) + odd.
+    code = ((high + 0xFFFF + ((high >> 17 & 1) | (low != 0))) >> 17) - ((1023 - 7) << 3);
     if (high < (1023 - 6) << 20) code = __double2int_rn(__longlong_as_double(static_cast<long long>(bits)) * 0x1p9);
     code = min(code, 0x7E);
   } else {
@@ -155,11 +164,19 @@ __device__ inline int scale_code_of(std::uint32_t amax, double factor, int least
 
 /// What the kernels need of a format, by value.
 struct FastFormat {
-  sim::Grid grid;
-  formats::Format scale;
+  float midpoint[7];
+  float scale_value[256];  ///< NaN from the NaN code on
 };
 
-inline FastFormat fast_format(const formats::BlockFormat& format) { return {sim::make_grid(format), format.scale}; }
+inline FastFormat fast_format(const formats::BlockFormat& format) {
+  FastFormat f = {};
+  const sim::Grid grid = sim::make_grid(format);
+  for (int k = 0; k < 7; ++k) f.midpoint[k] = static_cast<float>(grid.midpoint[k]);  // at most 9 bits
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    f.scale_value[code] = code > format.scale.max_code ? __builtin_nanf("") : formats::decode_float(format.scale, code);
+  }
+  return f;
+}
 
 /// The largest number of the type that is <= t, or < t, as bits; t > 0.
 template <class T>
@@ -181,11 +198,10 @@ struct Thresholds7 {
 /// Of a step that is not positive (a scale of 0, NaN): NaN, which nothing is above.
 template <class T>
 __device__ inline Thresholds7 make_thresholds7(const FastFormat& format, float tensor_scale, int code) {
-  const double step = static_cast<double>(tensor_scale) *
-                      formats::decode_double(format.scale, static_cast<std::uint32_t>(code));
+  const double step = static_cast<double>(tensor_scale) * static_cast<double>(format.scale_value[code]);
   std::uint32_t b[7];
   for (int k = 0; k < 7; ++k) {
-    b[k] = step > 0 ? bits_below<T>(format.grid.midpoint[k] * step, k % 2 == 1) : 0x7FFFFFFFu >> (32 - 8 * sizeof(T));
+    b[k] = step > 0 ? bits_below<T>(static_cast<double>(format.midpoint[k]) * step, k % 2 == 1) : 0x7FFFFFFFu >> (32 - 8 * sizeof(T));
     if constexpr (sizeof(T) == 2) b[k] = (b[k] & 0xFFFFu) * 0x10001u;
   }
   if constexpr (sizeof(T) == 4) return {{b[3], b[1], b[5], b[0]}, {b[4], b[2], b[6], 0}};
@@ -255,13 +271,94 @@ __device__ inline std::uint32_t to_twos_complement(std::uint32_t nibbles) {
   return (((nibbles & 0x77777777u) ^ seven) + one) ^ sign;
 }
 
+/// Eight packed codes in the format's own kind.
+template <class T, bool twos_complement>
+__device__ inline std::uint32_t eight_codes(const Thresholds7& t, const std::uint32_t* word) {
+  const std::uint32_t packed = encode_eight<T>(t, word);
+  return twos_complement ? to_twos_complement(packed) : packed;
+}
+
 /// The packed codes of sixteen elements at the scale code that the thresholds are of.
 template <class T, bool twos_complement>
 __device__ inline uint2 encode_sixteen(const Thresholds7& t, const Sixteen<T>& s) {
-  constexpr int half = Sixteen<T>::words / 2;
-  const uint2 packed = {encode_eight<T>(t, s.word), encode_eight<T>(t, s.word + half)};
-  if constexpr (!twos_complement) return packed;
-  return {to_twos_complement(packed.x), to_twos_complement(packed.y)};
+  return {eight_codes<T, twos_complement>(t, s.word),
+          eight_codes<T, twos_complement>(t, s.word + Sixteen<T>::words / 2)};
+}
+
+// ---- a block's threads ----
+
+/// Elements of a thread: 32 bytes, so that two loads of a warp take whole sectors one after the other. A block's
+/// threads are neighbours.
+template <class T>
+inline constexpr int share = 32 / static_cast<int>(sizeof(T));
+
+template <class T>
+using Share = Elements<T, share<T>>;
+
+/// The largest of the values that `lanes` neighbours have, a power of two.
+template <int lanes>
+__device__ inline std::uint32_t largest_of(std::uint32_t bits) {
+#pragma unroll
+  for (int d = 1; d < lanes; d *= 2) bits = max(bits, __shfl_xor_sync(~0u, bits, d));
+  return bits;
+}
+
+/// Stores the codes of a thread's share number i.
+template <class T, bool twos_complement>
+__device__ inline void store_codes(const Thresholds7& t, const Share<T>& s, std::uint8_t* packed, int i) {
+  if constexpr (sizeof(T) == 4) {
+    reinterpret_cast<std::uint32_t*>(packed)[i] = eight_codes<T, twos_complement>(t, s.word);
+  } else {
+    reinterpret_cast<uint2*>(packed)[i] = encode_sixteen<T, twos_complement>(t, s);
+  }
+}
+
+/// A thread's shares, one after the other, from the matrix's end to its beginning: a pass that went forward before has
+/// left the end in the second-level cache. All threads of a warp go round together; `count` shares, of which those at
+/// `count` and beyond are read as the last.
+template <class T, int threads>
+struct Shares {
+  const T* x;
+  int count, chunk, at;
+  Share<T> next;
+
+  __device__ Shares(const T* x, int count) : x(x), count(count) {
+    chunk = (count + threads - 1) / threads - 1 - static_cast<int>(blockIdx.x);
+    next = load();
+  }
+  __device__ bool more() const { return chunk >= 0; }
+  /// This turn's share, its number in `at`; the next is on its way.
+  __device__ Share<T> take() {
+    const Share<T> now = next;
+    at = chunk * threads + static_cast<int>(threadIdx.x);
+    chunk -= static_cast<int>(gridDim.x);
+    if (more()) next = load();
+    return now;
+  }
+
+ private:
+  __device__ Share<T> load() const {
+    const int i = min(max(chunk, 0) * threads + static_cast<int>(threadIdx.x), count - 1);
+    return load_elements<T, share<T>>(x + static_cast<std::int64_t>(i) * share<T>);
+  }
+};
+
+// ---- launches ----
+
+/// Kernels that are launched so may be set up while the one before them in the stream ends, and call
+/// cudaGridDependencySynchronize() before they touch memory.
+template <class... Parameters, class... Arguments>
+void launch_early(Stream& stream, void (*kernel)(Parameters...), unsigned grid, int threads, Arguments... arguments) {
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(grid);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = handle(stream);
+  config.attrs = &early;
+  config.numAttrs = 1;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch");
 }
 
 }  // namespace fp4scope::cuda

@@ -39,7 +39,7 @@ void Timer::stop() { refuse(); }
 double Timer::seconds() { refuse(); }
 
 void find_extremes(Stream&, Type, const void*, std::int64_t, Extremes*) { refuse(); }
-void find_tensor_scale(Stream&, const Extremes*, double, double, float*) { refuse(); }
+void find_tensor_scale(Stream&, Type, const void*, std::int64_t, double, double, Extremes*, float*) { refuse(); }
 bool serves(const search::SearchTask&) { return false; }
 void quantize(Stream&, const search::SearchTask&, const Matrix&, std::uint8_t*, std::uint8_t*, const float*) {
   refuse();
@@ -57,8 +57,13 @@ void quantize_recipe_plain(Stream&, const search::RecipeTask&, int, int, const M
 
 DeviceHessians::DeviceHessians(Stream&, const search::Hessians&) : parts_(nullptr) { refuse(); }
 DeviceHessians::~DeviceHessians() = default;
+bool serves_hessian(const search::SearchTask&) { return false; }
 void quantize_hessian(Stream&, const search::SearchTask&, const DeviceHessians&, const Matrix&, std::uint8_t*,
-                      std::uint8_t*, const float*, search::SearchCount*) {
+                      std::uint8_t*, const float*, search::SearchCount*, HessianStages*) {
+  refuse();
+}
+void quantize_hessian_plain(Stream&, const search::SearchTask&, const DeviceHessians&, const Matrix&, std::uint8_t*,
+                            std::uint8_t*, const float*) {
   refuse();
 }
 

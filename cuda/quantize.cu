@@ -7,11 +7,7 @@ namespace fp4scope::cuda {
 namespace {
 
 using Kernel = bool (*)(Stream&, const search::SearchTask&, const Matrix&, std::uint8_t*, std::uint8_t*, const float*);
-constexpr Kernel fast_kernels[] = {quantize_rule};
-
-__global__ void tensor_scale_kernel(const Extremes* extremes, double element_max, double scale_max, float* out) {
-  *out = sim::tensor_scale(__uint_as_float(extremes->finite_amax), element_max, scale_max);
-}
+constexpr Kernel fast_kernels[] = {quantize_rule, quantize_power};
 
 }  // namespace
 
@@ -21,12 +17,6 @@ void quantize(Stream& stream, const search::SearchTask& task, const Matrix& matr
     if (kernel(stream, task, matrix, scales, packed, tensor_scale)) return;
   }
   quantize_plain(stream, task, matrix, scales, packed, tensor_scale);
-}
-
-void find_tensor_scale(Stream& stream, const Extremes* extremes, double element_max, double scale_max, float* out) {
-  select(stream.device());
-  tensor_scale_kernel<<<1, 1, 0, handle(stream)>>>(extremes, element_max, scale_max, out);
-  check_launch("find_tensor_scale");
 }
 
 }  // namespace fp4scope::cuda

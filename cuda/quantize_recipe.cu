@@ -244,18 +244,16 @@ __global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, in
 
 // ---- four over six ----
 //
-// te's error of a candidate is sum e_i^2 in binary32 and in order, e_i = fl(d_i - x_i), d_i = fl(fl((q_i s) a) / K):
-// with u = 2^-24 and D_i = q_i s a / K in real numbers, d_i = D_i (1 + 2.01 u); the additions and squares change the
-// sum by a factor within 1 +- 19 u. The estimate F = sum fma(g_i, g_i, .), g_i = fma(q_i, T, -x_i), T = fl(s fl(a /
-// K)), has q_i T = D_i (1 + 2.01 u) and a factor within 1 +- 19 u. So with G = sum (q_i T - x_i)^2, D_i <= 6.01 T and
-// |d_i - q_i T| <= 4.1 u D_i <= 25 u T
+// A candidate's error is E = sum e_i^2 in binary32, e_i = fl(d_i - x_i), d_i = fl(fl((q_i s) a) / K), in the recipe's
+// order. Its estimate is F = sum g_i^2 by fused multiply-adds, g_i = fma(q_i, T, -x_i), T = fl(s fl(a / K)). Let
+// u = 2^-24, D_i = q_i s a / K and w_i = q_i T - x_i in real numbers, G = sum w_i^2. Then
 //
-//   |E - F| <= 40 u G + sum 25 u T (2 |q_i T - x_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 2^-16 (F +
-//   T^2)
+//   d_i and q_i T are D_i within 2.01 u of it (q_i s has 6 bits), so |d_i - q_i T| <= 4.1 u D_i <= 25 u T,
+//   E is sum (d_i - x_i)^2 within 19 u of it, F is G within 19 u of it, and
+//   |E - F| <= 40 u G + sum 25 u T (2 |w_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 150 u (F + T^2)
 //
-// by 2 T sqrt(G) <= G + T^2 (140 u, 101 u). T is within 2^-40 .. 2^60, so that no underflow or overflow matters: a
-// product below 2^-126 is off by 2^-150, 2^-100 of T^2's share. Where estimates are nearer to each other than
-// both bounds together, the recipe's own sums decide.
+// by sum |w_i| <= 4 sqrt(G) and 2 T sqrt(G) <= G + T^2. T is within 2^-40 .. 2^60: what underflows is below u 2^-90.
+// Where two estimates are nearer to each other than both bounds together, the plain functions decide.
 
 struct Estimate {
   float sum;
@@ -309,7 +307,7 @@ __global__ void __launch_bounds__(256)
   const Candidate four = candidate<row>(tensor, e, v * 1.5f, amax_over_range, ordinary);
   const Estimate at_six = estimate_error(e.magnitude, six.factor, six.step);
   const Estimate at_four = estimate_error(e.magnitude, four.factor, four.step);
-  const float margin = 0x1.001p-16f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
+  const float margin = 0x1.4p-17f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
   const float difference = at_four.sum - at_six.sum;
   if (!ordinary || !(fabsf(difference) > margin)) {
     plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);

@@ -1,7 +1,7 @@
-// Rules (amax -> scale -> nearest elements) at the speed of memory. A thread takes sixteen elements: a block of 16, or
-// half a block of 32, whose other half is its neighbour's. Its codes are 8 bytes and a warp's scales 32 (or 16) that lie
-// side by side. The thresholds of every scale code wait in shared memory, so that blocks of threads stay and take
-// sixteens in turn; the next sixteen is on its way while one is worked on.
+// Rules (amax -> scale -> nearest elements) at the speed of memory. A thread takes 32 bytes: a block of 16 elements of
+// 16 bits, or a part of a larger one, whose other parts are its neighbours'. The thresholds of every scale code wait in
+// shared memory, so that blocks of threads stay and take shares in turn; the next share is on its way while one is
+// worked on.
 //
 // Reckoning for bfloat16 on an H200: 18 instructions an element can be issued in the time that memory takes, half of
 // them on integers. A pair of elements takes 3 comparisons, 7 bitwise operations and 1 or 2 of packing, a block some 45.
@@ -19,44 +19,40 @@ struct RuleTask {
   sim::ScaleRule rule;
   float tensor_scale;
   const float* on_device;  ///< the tensor scale, unless null
-  int sixteens;
+  int shares;
 };
 
-template <class T, ScaleKind kind, int per_block, bool integers>
-__global__ void __launch_bounds__(threads) rule_kernel(RuleTask task, const T* x, std::uint8_t* scales, uint2* packed) {
-  constexpr int codes = nan_code(kind) + 1;
+template <class T, ScaleKind kind, int block, bool integers>
+__global__ void __launch_bounds__(threads, 5)
+    rule_kernel(const __grid_constant__ RuleTask task, const T* x, std::uint8_t* scales, std::uint8_t* packed) {
+  constexpr int codes = nan_code(kind) + 1, lanes = block / share<T>;
   __shared__ Thresholds7 table[codes];
-  const int last = task.sixteens - 1, stride = static_cast<int>(gridDim.x) * threads;
-  const auto lane = static_cast<int>(threadIdx.x % 32);
-  int i = static_cast<int>(blockIdx.x) * threads + static_cast<int>(threadIdx.x);
-  const auto load = [&](int at) { return load_sixteen(x + static_cast<std::int64_t>(min(at, last)) * 16); };
-  Sixteen<T> next = load(i);
+  cudaGridDependencySynchronize();
+  Shares<T, threads> shares(x, task.shares);
   const float tensor_scale = task.on_device ? *task.on_device : task.tensor_scale;
   const double factor = rule_factor(task.rule, tensor_scale);
   fill_thresholds<T>(task.format, tensor_scale, codes, table);
   __syncthreads();
-#pragma unroll 2
-  for (; i - lane <= last; i += stride) {
-    const Sixteen<T> now = next;
-    if (i - lane + stride <= last) next = load(i + stride);
-    std::uint32_t amax = amax_bits(now);
-    if constexpr (per_block == 2) amax = max(amax, __shfl_xor_sync(~0u, amax, 1));
-    const int code = scale_code_of<kind>(amax, factor, task.rule.least);
-    if (i > last) continue;
-    packed[i] = encode_sixteen<T, integers>(table[code], now);
-    if (per_block == 1 || lane % 2 == 0) scales[i / per_block] = static_cast<std::uint8_t>(code);
+#pragma unroll 1
+  while (shares.more()) {
+    const Share<T> now = shares.take();
+    const int code = scale_code_of<kind>(largest_of<lanes>(amax_bits(now)), factor, task.rule.least);
+    if (shares.at >= task.shares) continue;
+    store_codes<T, integers>(table[code], now, packed, shares.at);
+    if (shares.at % lanes == 0) scales[shares.at / lanes] = static_cast<std::uint8_t>(code);
   }
 }
 
 template <class T, ScaleKind kind>
-void launch(Stream& stream, const search::SearchTask& task, const RuleTask& rule, const T* x, std::uint8_t* scales,
-            std::uint8_t* packed) {
+void launch(Stream& stream, const search::SearchTask& task, RuleTask rule, const T* x, std::int64_t elements,
+            std::uint8_t* scales, std::uint8_t* packed) {
   const bool integers = task.format->element.twos_complement;
-  const auto kernel = task.block == 16 ? integers ? rule_kernel<T, kind, 1, true> : rule_kernel<T, kind, 1, false>
-                      : integers       ? rule_kernel<T, kind, 2, true>
-                                       : rule_kernel<T, kind, 2, false>;
-  const unsigned grid = std::min(grid_of(rule.sixteens, threads), resident_blocks(stream, kernel, threads));
-  kernel<<<grid, threads, 0, handle(stream)>>>(rule, x, scales, reinterpret_cast<uint2*>(packed));
+  const auto kernel = task.block == 16 ? integers ? rule_kernel<T, kind, 16, true> : rule_kernel<T, kind, 16, false>
+                      : integers       ? rule_kernel<T, kind, 32, true>
+                                       : rule_kernel<T, kind, 32, false>;
+  rule.shares = static_cast<int>(elements / share<T>);
+  const unsigned grid = std::min(grid_of(rule.shares, threads), resident_blocks(stream, kernel, threads));
+  launch_early(stream, kernel, grid, threads, rule, x, scales, packed);
 }
 
 }  // namespace
@@ -67,19 +63,19 @@ bool quantize_rule(Stream& stream, const search::SearchTask& task, const Matrix&
   const ScaleKind kind = scale_kind(task.format->scale, task.method->rule.rounding);
   if (kind == ScaleKind::other) return false;
   const RuleTask rule = {fast_format(*task.format), task.unbiased ? sim::unbiased(task.method->rule) : task.method->rule,
-                         task.tensor_scale, tensor_scale, static_cast<int>(matrix.rows * matrix.cols / 16)};
-  if (rule.sixteens == 0) return true;
+                         task.tensor_scale, tensor_scale, 0};
+  const std::int64_t elements = matrix.rows * matrix.cols;
+  if (elements == 0) return true;
   select(stream.device());
   with_type(matrix.type, matrix.x, [&](const auto* x) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(x)>>;
+    const auto by = [&](auto of) { launch<T, of.value>(stream, task, rule, x, elements, scales, packed); };
     switch (kind) {
-      case ScaleKind::e4m3_nearest:
-        return launch<T, ScaleKind::e4m3_nearest>(stream, task, rule, x, scales, packed);
-      case ScaleKind::ue8m0_down: return launch<T, ScaleKind::ue8m0_down>(stream, task, rule, x, scales, packed);
-      default: return launch<T, ScaleKind::ue8m0_up>(stream, task, rule, x, scales, packed);
+      case ScaleKind::e4m3_nearest: return by(std::integral_constant<ScaleKind, ScaleKind::e4m3_nearest>());
+      case ScaleKind::ue8m0_down: return by(std::integral_constant<ScaleKind, ScaleKind::ue8m0_down>());
+      default: return by(std::integral_constant<ScaleKind, ScaleKind::ue8m0_up>());
     }
   });
-  check_launch("quantize by a rule");
   return true;
 }
 

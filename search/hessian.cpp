@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "search/hessian_wide.hpp"
+
 namespace fp4scope::search {
 
 namespace {
@@ -32,84 +34,6 @@ mpq_class loss_exact(const std::vector<mpq_class>& r, const BlockHessian& hessia
     loss += r[i] * dot;
   }
   return loss;
-}
-
-/// hi + lo, |lo| at most half an ulp of hi.
-struct Pair {
-  double hi;
-  double lo;
-};
-
-Pair exact_sum(double a, double b) {  // TwoSum (Knuth 1969)
-  const double hi = a + b, back = hi - a;
-  return {hi, (a - (hi - back)) + (b - back)};
-}
-
-Pair normalised(double hi, double lo) {
-  const double sum = hi + lo;
-  return {sum, lo - (sum - hi)};
-}
-
-/// With u = 2^-53: errs by at most 4 u^2 (|a| + |b|).
-Pair add(Pair a, Pair b) {
-  const Pair sum = exact_sum(a.hi, b.hi);
-  return normalised(sum.hi, sum.lo + (a.lo + b.lo));
-}
-
-/// Errs by at most 8 u^2 |a b|.
-Pair multiply(Pair a, Pair b) {
-  const double hi = a.hi * b.hi;
-  return normalised(hi, std::fma(a.hi, b.hi, -hi) + (a.hi * b.lo + a.lo * b.hi));
-}
-
-/// What both codes make of one element, with its sign.
-struct ElementPair {
-  Pair difference;  ///< r_a - r_b = value_b - value_a, exact
-  Pair sum;         ///< r_a + r_b
-  double size;      ///< |x - value_a| + |x - value_b|
-};
-
-/// Whether the codes' values are equal wherever H is not zero. Fills `elements`.
-bool compare_elements(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
-                      std::vector<ElementPair>& elements) {
-  const double step_a = space.step(a), step_b = space.step(b);
-  const sim::Thresholds at_a = sim::make_thresholds(space.grid, step_a),
-                        at_b = sim::make_thresholds(space.grid, step_b);
-  bool equal = true;
-  for (int i = 0; i < block.n; ++i) {
-    const double sign = block.x[i] < 0 ? -1 : 1, magnitude = space.magnitude(block.x[i]);
-    const double value_a = nearest_value(space, at_a, step_a, magnitude);
-    const double value_b = nearest_value(space, at_b, step_b, magnitude);
-    equal = equal && (value_a == value_b || hessian.envelope[i] == 0);
-    const Pair r_a = exact_sum(sign * magnitude, -sign * value_a), r_b = exact_sum(sign * magnitude, -sign * value_b);
-    elements.push_back(
-        {exact_sum(sign * value_b, -sign * value_a), add(r_a, r_b), std::fabs(r_a.hi) + std::fabs(r_b.hi)});
-  }
-  return equal;
-}
-
-/// The sign of (r_a - r_b)^T H (r_a + r_b), H symmetric, in pairs of doubles; 0 where they cannot tell.
-///
-/// Error, u = 2^-53: a sum r_a + r_b errs by 4 u^2 of its size, each product by 8 u^2, and each of two sums of n terms
-/// by 4 n u^2 of the sum of their sizes: (8 n + 20) u^2 (1 + small) sum |d_i| |h_ij| size_j, and that sum is at most
-/// (sum envelope_i |d_i|) (sum envelope_j size_j). The bound takes (2 n + 16) 2^-102, more than twice as much, which
-/// also covers the roundings of both sums and the pair's lo. Underflow: a low part may lose 2^-1074, n times, and then
-/// meets |d| < 2^130, n times; n <= 1024: below 2^-900. An overflow makes the bound infinite or the sum a NaN: 0.
-int wide_sign(const Block& block, const BlockHessian& hessian, const std::vector<ElementPair>& elements) {
-  Pair total = {0, 0};
-  double size_of_differences = 0, size_of_sums = 0;
-  for (int i = 0; i < block.n; ++i) {
-    const ElementPair& element = elements[static_cast<std::size_t>(i)];
-    size_of_differences += hessian.envelope[i] * std::fabs(element.difference.hi);
-    size_of_sums += hessian.envelope[i] * element.size;
-    if (element.difference.hi == 0 || hessian.envelope[i] == 0) continue;
-    const double* row = hessian.h + static_cast<std::int64_t>(i) * block.n;
-    Pair dot = {0, 0};
-    for (int j = 0; j < block.n; ++j) dot = add(dot, multiply({row[j], 0}, elements[static_cast<std::size_t>(j)].sum));
-    total = add(total, multiply(element.difference, dot));
-  }
-  const double bound = (2 * block.n + 16) * 0x1p-102 * size_of_differences * size_of_sums + 0x1p-900;
-  return total.hi > bound ? 1 : total.hi < -bound ? -1 : 0;
 }
 
 /// A real number as a sum of doubles, ascending in magnitude, no two of which overlap (Shewchuk 1997): exact as long as
@@ -190,11 +114,10 @@ int compare_hessian_exact(const SearchSpace& space, const Block& block, const Bl
 
 int compare_hessian(const SearchSpace& space, const Block& block, const BlockHessian& hessian, int a, int b,
                     SearchCount* count) {
-  std::vector<ElementPair> elements;
-  elements.reserve(static_cast<std::size_t>(block.n));
-  if (compare_elements(space, block, hessian, a, b, elements)) return 0;
+  std::vector<ElementPair> elements(static_cast<std::size_t>(block.n));
+  if (compare_elements(space, block, hessian, a, b, elements.data())) return 0;
   if (count) ++count->wide;
-  const int sign = wide_sign(block, hessian, elements);
+  const int sign = wide_sign(block, hessian, elements.data());
   if (sign != 0) return sign;
   if (count) ++count->exact;
   if (expandable(hessian, block.n)) return expanded_sign(space, block, hessian, a, b, elements);

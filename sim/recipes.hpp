@@ -293,6 +293,9 @@ inline constexpr auto modelopt_mx = [](Recipe& r) {
   r.nan_defined = false;
   r.meaning = "Model-Optimizer's MXFP4QTensor: ties toward zero, and +0 is coded as -0";
 };
+// What GPU kernels with approximate instructions compute, with Hopper's bits for these instructions. Those that convert
+// to FP4 in hardware run on later GPUs alone, whose bits are not recorded. Products are IEEE's: a build that flushes
+// subnormal numbers (--use_fast_math) differs where S or a product is one.
 inline constexpr auto flashinfer_fast = [](Recipe& r) {
   r.name = "flashinfer_hopper";
   r.value = BlockStep::s_times_fl_q;
@@ -323,13 +326,13 @@ inline constexpr auto vllm_fast = [](Recipe& r) {
 };
 inline constexpr auto vllm_fast_mx = [](Recipe& r) {
   r.format = "mxfp4";
-  r.block = 16;
+  r.block = 0;
   r.scale_max = 0;
   r.tensor = TensorStep::none;
   r.zero_tensor = ZeroTensor::computed;
   r.value = BlockStep::times_fl_q;
   r.cast = ScaleCast::down;
-  r.meaning = "vLLM's UE8M0 scales: the exponent bits of b * rcp(6), so that all down to 6 / 1.5 may saturate";
+  r.meaning = "vLLM's UE8M0 scales: the power of two at or below b * rcp(6), so that b saturates";
 };
 inline constexpr auto cutlass_fast = [](Recipe& r) {
   r.name = "cutlass_hopper";

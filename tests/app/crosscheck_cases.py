@@ -14,9 +14,12 @@ import reference
 from harness import Case, Tensor, command, floats, write_safetensors
 
 NVFP4 = ["exact", "rational", "te", "te_ref", "te_fast", "fouroversix", "modelopt_dyn", "modelopt_export", "modelopt_fakequant", "torchao",
-         "compressed_tensors", "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "fpquant_bf16", "qwantize", "ggml"]
-REFUSED = {"flashinfer_fast": "rcp.approx.ftz", "trtllm": "rcp.approx.ftz", "vllm": "rcp.approx.ftz", "cutlass": "rcp.approx.ftz", "modelopt_triton": "div.full",
-           "modelopt_triton_dyn": "div.full", "modelopt_cuda_ext": "div.approx.ftz", "ggml_cuda": "div.approx.ftz and lg2.approx", "vllm_emulation_triton": "div.full"}
+         "compressed_tensors", "compressed_tensors_bf16", "vllm_emulation", "flashinfer", "fpquant", "fpquant_bf16", "qwantize", "ggml",
+         "flashinfer_hopper", "vllm_hopper", "cutlass_hopper", "vllm_emulation_triton_hopper", "modelopt_triton_hopper", "modelopt_triton_dyn_hopper"]
+REFUSED = {"flashinfer_fast": ("rcp.approx.ftz", "flashinfer_hopper"), "trtllm": ("rcp.approx.ftz", "flashinfer_hopper"),
+           "vllm": ("rcp.approx.ftz", "vllm_hopper"), "cutlass": ("rcp.approx.ftz", "cutlass_hopper"), "modelopt_triton": ("div.full", "modelopt_triton_hopper"),
+           "modelopt_triton_dyn": ("div.full", "modelopt_triton_dyn_hopper"), "modelopt_cuda_ext": ("div.approx.ftz", ""),
+           "ggml_cuda": ("div.approx.ftz and lg2.approx", ""), "vllm_emulation_triton": ("div.full", "vllm_emulation_triton_hopper")}
 COLUMNS = ["first", "second", "dtype", "blocks", "elements", "scales_differ", "blocks_differ", "blocks_differ_error", "codes_differ", "values_differ", "example"]
 CROSSCHECK = ["crosscheck", "--recipes", "in.safetensors"]
 TWO = ["--recipe", "te", "--recipe", "modelopt_dyn"]
@@ -96,13 +99,14 @@ class Recipes(Case):
         self.assertEqual(rows[1][:3], ["exact", "every", "every"])
         self.assertEqual({row[0] for row in rows[1:] if row[1] in ("every", "nvfp4")}, {*NVFP4, "scalesweep"})  # which has no naive
         self.assertTrue(all(r["meaning"] for r in j["recipes"]))
-        self.assertEqual({r["name"]: r["instruction"] for r in j["refused"]}, REFUSED)
-        self.assertEqual(refused.splitlines()[1:], [f"  {name} ({instruction})" for name, instruction in REFUSED.items()])
+        self.assertEqual({r["name"]: (r["instruction"], r["hopper"]) for r in j["refused"]}, REFUSED)
+        self.assertEqual(refused.splitlines()[1:], [f"  {name} ({instruction}){': ' * bool(row)}{row}" for name, (instruction, row) in REFUSED.items()])
+        self.assertLessEqual({row for _, row in REFUSED.values() if row}, {r["name"] for r in j["recipes"]})
 
     def test_a_refused_recipe_names_its_instruction_when_asked_for(self):
         write_safetensors(self.path("in.safetensors"), {"w": floats([1, 16], [1.0] * 16)})
-        for name, instruction in REFUSED.items():
-            self.fails(2, ["--recipe", f"'{name}'", instruction], "quantize", "in.safetensors", "-o", "out.safetensors", "--format", "nvfp4", "--recipe", name)
+        for name, (instruction, row) in REFUSED.items():
+            self.fails(2, ["--recipe", f"'{name}'", instruction, row], "quantize", "in.safetensors", "-o", "out.safetensors", "--format", "nvfp4", "--recipe", name)
         self.leaves("in.safetensors")
 
 

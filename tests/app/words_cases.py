@@ -108,8 +108,9 @@ class WrongWords(Case):
     def test_a_recipe_refuses_what_its_source_does_not_have(self):
         nvfp4, mxfp4 = [*QUANTIZE, "--format", "nvfp4"], [*QUANTIZE, "--format", "mxfp4"]
         self.refused(["--recipe", "'tee'", "'te'"], *nvfp4, "--recipe", "tee")
-        for name in ("vllm", "cutlass", "flashinfer_fast", "modelopt_triton"):
-            self.refused([f"'{name}'", "whose bits are not recorded", "exact, rational, te"], *nvfp4, "--recipe", name)
+        for name in ("vllm", "cutlass", "modelopt_triton"):
+            self.refused([f"'{name}'", "whose bits depend on the GPU", f"{name}_hopper"], *nvfp4, "--recipe", name)
+        self.refused(["'ggml_cuda'", "lg2.approx", "not built", "exact, rational, te"], *nvfp4, "--recipe", "ggml_cuda")
         self.refused(["'ml_dtypes'", "fp4scope encode"], *nvfp4, "--recipe", "ml_dtypes")
         self.refused(["'te' has no mxfp4", "nvfp4"], *mxfp4, "--recipe", "te")
         self.refused(["--scale", "te has no sse", "naive, static6, 4over6"], *nvfp4, "--recipe", "te", "--scale", "sse")

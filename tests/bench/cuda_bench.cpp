@@ -29,7 +29,7 @@ enum class Draw : std::uint8_t { normal, student };
 /// What comes before the scales.
 enum class Pass : std::uint8_t {
   none,  ///< the tensor scale is given
-  amax,  ///< find_extremes, find_tensor_scale, and quantize takes it from the device
+  amax,  ///< find_tensor_scale, and quantize takes it from the device
 };
 
 struct Row {
@@ -169,8 +169,8 @@ void launch(cuda::Stream& stream, const Row& row, const search::SearchTask& task
   if (row.pass == Pass::none) return cuda::quantize(stream, task, b.matrix(i), b.scales_of(i), b.packed_of(i));
   const int scale_max = task.method->scale_max != 0 ? task.method->scale_max : task.format->scale_max;
   auto* const extremes = b.extremes.as<cuda::Extremes>();
-  cuda::find_extremes(stream, b.type, b.matrix(i).x, b.rows * cols, extremes);
-  cuda::find_tensor_scale(stream, extremes, task.format->element_max(), scale_max, b.tensor_scale.as<float>());
+  cuda::find_tensor_scale(stream, b.type, b.matrix(i).x, b.rows * cols, task.format->element_max(), scale_max, extremes,
+                          b.tensor_scale.as<float>());
   cuda::quantize(stream, task, b.matrix(i), b.scales_of(i), b.packed_of(i), b.tensor_scale.as<float>());
 }
 

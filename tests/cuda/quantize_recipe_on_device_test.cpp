@@ -1,7 +1,7 @@
 // The claim of cuda::quantize_recipe: the bytes of search::recipe_block on the CPU, for every row of sim::all_recipes,
 // every criterion and rounding that it offers, every type of input, shape, alignment and tile; of the plain kernel the
-// same. Data: normal, heavy tails, ties of elements at scales that are powers of two, -0, zeros, subnormals, huge
-// values, and NaN and Inf where the row says what they become.
+// same. Data: normal, heavy tails, ties of elements at scales that are powers of two, blocks that 6 and 4 both fit but
+// for roundings, -0, zeros, subnormals, huge values, and NaN and Inf where the row says what they become.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -28,9 +28,9 @@ struct Shape {
 constexpr Shape shapes[] = {{64, 256, 0}, {35, 208, 0}, {33, 96, 1}, {18, 130, 3}, {1, 16, 8}, {5, 7, 5}};
 constexpr Shape large = {1024, 1024, 0};
 
-enum class Data { normal, mixed, ties, subnormals, huge, zeros, nonfinite };
-constexpr Data all_data[] = {Data::normal, Data::mixed, Data::ties,     Data::subnormals,
-                             Data::huge,   Data::zeros, Data::nonfinite};
+enum class Data { normal, mixed, ties, both, subnormals, huge, zeros, nonfinite };
+constexpr Data all_data[] = {Data::normal,     Data::mixed, Data::ties,  Data::both,
+                             Data::subnormals, Data::huge,  Data::zeros, Data::nonfinite};
 
 using Random = std::mt19937_64;
 
@@ -44,7 +44,7 @@ double tied_value(Random& random) {
 
 /// Of blocks of 16, each with an exponent of its own in some kinds.
 double value_of_kind(Data data, Random& random, std::int64_t i, double z) {
-  constexpr double special[] = {NAN, INFINITY, -INFINITY};
+  constexpr double special[] = {NAN, INFINITY, -INFINITY}, both[] = {1, -0.25, 0.5, -1, 0};
   const auto exponent = static_cast<int>(static_cast<std::uint64_t>(i / 16) * 0x9E3779B97F4A7C15u >> 59);
   switch (data) {
     case Data::normal: return z;
@@ -54,6 +54,7 @@ double value_of_kind(Data data, Random& random, std::int64_t i, double z) {
                              : std::ldexp(z, (i / 16 % 7 == 2 ? static_cast<int>(random() % 30) : exponent) - 16);
     }
     case Data::ties: return std::ldexp(tied_value(random), exponent / 4 - 1);
+    case Data::both: return std::ldexp(0x1.5A3C7Bp3 * both[i % 16 == 0 ? 0 : random() % 5], -exponent / 4);
     case Data::subnormals: return std::ldexp(z, -120 - exponent);
     case Data::huge: return std::ldexp(1 + std::fabs(z) / 8, 100 + exponent % 28) * (z < 0 ? -1 : 1);
     case Data::zeros: return z < 0 ? -0.0 : 0.0;
