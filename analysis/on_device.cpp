@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "analysis/curvature.hpp"
 #include "analysis/naive_baseline.hpp"
 #include "analysis/places.hpp"
 #include "formats/error.hpp"
@@ -46,7 +47,7 @@ std::string device_obstacle(const QuantizeConfig& c) {
   if (needs_whole_tensor(c)) return "a tensor scale of " + c.scaling_text() + " is searched on the CPU";
   if (c.recipe) return "";
   const search::SearchTask task = {c.format, c.method, c.select, c.block, 1, nullptr, nullptr, c.tile_rows()};
-  if (cuda::serves(task)) return "";
+  if (cuda::serves(task) || cuda::serves_hessian(task)) return "";
   return fmt::format("{} {} runs on the CPU", c.format->name, c.method->name);
 }
 
@@ -120,12 +121,27 @@ cuda::ElementTask OnDevice::element_task(const Quantized& q) {
   return {c.format, c.block, q.tensor_scale, c.rounding, c.seed, c.stream, q.first_row};
 }
 
-void OnDevice::run_kernels(const Quantized& q, const Curvature* curvature) {
+const cuda::DeviceHessians& OnDevice::hessians_of(const Curvature& curvature) {
+  const std::string name = fmt::format("{:016x} {}", curvature.psd.hash, curvature.blocks.block);
+  if (!hessians_ || name != hessians_name_) {
+    hessians_.reset();  // the old go before the new come
+    hessians_ = std::make_unique<cuda::DeviceHessians>(stream_, curvature.blocks);
+    hessians_name_ = name;
+  }
+  return *hessians_;
+}
+
+void OnDevice::run_kernels(Quantized& q, const Curvature* curvature) {
   const QuantizeConfig& c = q.config;
   auto* const scales = scales_.as<std::uint8_t>();
   auto* const codes = codes_.as<std::uint8_t>();
   if (c.recipe) return cuda::quantize_recipe(stream_, recipe_task(q), c.block, c.tile_rows(), matrix_, scales, codes);
-  cuda::quantize(stream_, search_task(q, curvature), matrix_, scales, codes);
+  if (c.method->needs_hessian()) {
+    const cuda::DeviceHessians& hessians = hessians_of(*curvature);
+    cuda::quantize_hessian(stream_, search_task(q, curvature), hessians, matrix_, scales, codes, nullptr, &q.count);
+  } else {
+    cuda::quantize(stream_, search_task(q), matrix_, scales, codes);
+  }
   if (c.rounding != formats::Rounding::nearest_even) cuda::encode(stream_, element_task(q), matrix_, scales, codes);
 }
 
@@ -151,7 +167,8 @@ Quantized OnDevice::quantize(const QuantizeConfig& config, const Piece& piece, c
   code_bytes_ = q.rows * code_bytes(q);
   reserve(scales_, scale_bytes_);
   reserve(codes_, code_bytes_);
-  run_kernels(q, curvature);
+  if (curvature) take_curvature(q, *curvature);
+  timed(seconds_.computing, [&] { run_kernels(q, curvature); });
   q.chose_second = count_second(q);
   return q;
 }

@@ -80,7 +80,8 @@ class OnDevice {
   void reserve(cuda::Memory& memory, std::int64_t bytes);
   void wait_for_kernels();
   void for_each_part(const cuda::Memory& from, std::int64_t bytes, const Part& part);
-  void run_kernels(const Quantized& q, const Curvature* curvature);
+  const cuda::DeviceHessians& hessians_of(const Curvature& curvature);
+  void run_kernels(Quantized& q, const Curvature* curvature);
   static cuda::ElementTask element_task(const Quantized& q);
   std::int64_t count_second(const Quantized& q);
 
@@ -89,6 +90,8 @@ class OnDevice {
   std::array<Half, 2> halves_;
   cuda::Memory x_, scales_, codes_, values_, sums_, small_;
   cuda::Matrix matrix_ = {cuda::Type::f32, nullptr, 0, 0};
+  std::unique_ptr<cuda::DeviceHessians> hessians_;
+  std::string hessians_name_;
   std::int64_t scale_bytes_ = 0, code_bytes_ = 0;
   DeviceSeconds seconds_;
 };

@@ -456,10 +456,7 @@ void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, c
   q.macro = std::move(found.macro);
   q.chose_second = found.chose_second;
   q.proved = found.proved;
-  if (curvature) {
-    q.hessian_hash = fmt::format("{:016x}", curvature->psd.hash);
-    q.hessian_shift = curvature->psd.largest_shift;
-  }
+  if (curvature) take_curvature(q, *curvature);
   q.count = found.count;
   if (stop && *stop) return;
   if (c.method->gives_codes()) q.codes = std::move(found.codes);
@@ -556,6 +553,11 @@ search::SearchTask search_task(const Quantized& q, const Curvature* curvature, c
           stop,           c.tile_rows(),
           c.unbiased,     curvature ? &curvature->full : nullptr,
           c.damping,      c.node_limit};
+}
+
+void take_curvature(Quantized& q, const Curvature& curvature) {
+  q.hessian_hash = fmt::format("{:016x}", curvature.psd.hash);
+  q.hessian_shift = curvature.psd.largest_shift;
 }
 
 search::RecipeTask recipe_task(const Quantized& q) {

@@ -147,6 +147,8 @@ Quantized start_quantized(const QuantizeConfig& config, std::int64_t rows, std::
 search::SearchTask search_task(const Quantized& q, const Curvature* curvature = nullptr,
                                const std::atomic<bool>* stop = nullptr);
 search::RecipeTask recipe_task(const Quantized& q);
+/// Hash and shift of the H that a method weighs with.
+void take_curvature(Quantized& q, const Curvature& curvature);
 
 /// `where` names the tensor in errors. `curvature`: needed by a Hessian method, whole where that needs it. `piece`:
 /// null for a whole tensor. Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted
