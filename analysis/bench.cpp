@@ -7,10 +7,14 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <limits>
+#include <memory>
 
 #include "analysis/distributions.hpp"
 #include "analysis/names.hpp"
+#include "analysis/on_device.hpp"
 #include "analysis/quantize.hpp"
+#include "cuda/cuda.hpp"
 #include "formats/error.hpp"
 #include "search/quantize_rows.hpp"
 
@@ -52,6 +56,12 @@ Times time_once(const Work& work) {
   return {wall.count(), static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC};
 }
 
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
 template <class Work>
 Times time(int repeats, const Work& work) {
   std::vector<double> wall, cpu;
@@ -60,10 +70,7 @@ Times time(int repeats, const Work& work) {
     wall.push_back(t.median_seconds);
     cpu.push_back(t.least_cpu_seconds);
   }
-  std::sort(wall.begin(), wall.end());
-  const std::size_t half = wall.size() / 2;
-  const double median = wall.size() % 2 == 1 ? wall[half] : (wall[half - 1] + wall[half]) / 2;
-  return {median, *std::min_element(cpu.begin(), cpu.end())};
+  return {median(wall), *std::min_element(cpu.begin(), cpu.end())};
 }
 
 QuantizeConfig config_of(const std::string& format, const std::string& method, const BenchWords& words) {
@@ -154,13 +161,15 @@ std::int64_t affordable_rows(std::int64_t rows, const Work& work) {
   }
 }
 
-BenchRow bench_method(const QuantizeConfig& c, Buffers& b, int repeats, const std::atomic<bool>* stop) {
-  search::Hessians hessians;
-  if (c.method->needs_hessian()) {
-    const SyntheticActivations activations;
-    const Matrix x = sample(activations, b.cols);
-    hessians = search::make_hessians(x.data.data(), x.rows, b.cols, c.block);
-  }
+search::Hessians make_weights(const QuantizeConfig& c, std::int64_t cols) {
+  if (!c.method->needs_hessian()) return {};
+  const SyntheticActivations activations;
+  const Matrix x = sample(activations, cols);
+  return search::make_hessians(x.data.data(), x.rows, cols, c.block);
+}
+
+search::SearchTask make_task(const QuantizeConfig& c, const Buffers& b, const search::Hessians& hessians,
+                             const std::atomic<bool>* stop) {
   search::SearchTask task = {};
   task.format = c.format;
   task.method = c.method;
@@ -170,6 +179,12 @@ BenchRow bench_method(const QuantizeConfig& c, Buffers& b, int repeats, const st
       c.scaling == TensorScaling::amax ? sim::tensor_scale(b.amax, c.format->element_max(), c.scale_max) : 1;
   task.hessians = c.method->needs_hessian() ? &hessians : nullptr;
   task.stop = stop;
+  return task;
+}
+
+BenchRow bench_method(const QuantizeConfig& c, Buffers& b, int repeats, const std::atomic<bool>* stop) {
+  const search::Hessians hessians = make_weights(c, b.cols);
+  const search::SearchTask task = make_task(c, b, hessians, stop);
   search::RowsCount found;
   const auto work = [&](std::int64_t rows) {
     found = search::quantize_rows(task, b.x.data(), rows, b.cols, b.scales.data(), b.packed.data());
@@ -187,10 +202,83 @@ BenchRow bench_method(const QuantizeConfig& c, Buffers& b, int repeats, const st
   return row;
 }
 
+/// Input and output in a GPU's memory, so often that a round through them finds nothing in the cache.
+struct DeviceBuffers {
+  cuda::Stream stream;
+  std::int64_t rows, cols;
+  std::size_t copies;
+  std::vector<cuda::Memory> x, to, scales, packed;
+
+  DeviceBuffers(int device, const Buffers& b)
+      : stream(device), rows(b.rows), cols(b.cols), copies(copies_of(device, 2 * b.rows * b.cols)) {
+    for (std::size_t i = 0; i < copies; ++i) {
+      x.emplace_back(device, 2 * rows * cols);
+      to.emplace_back(device, 2 * rows * cols);
+      scales.emplace_back(device, rows * cols / 2);
+      packed.emplace_back(device, rows * cols / 2);
+      stream.upload(x[i].as<void>(), b.x.data(), x[i].bytes());
+    }
+    stream.wait();
+  }
+
+  static std::size_t copies_of(int device, std::int64_t bytes) {
+    const std::int64_t cache = cuda::devices()[static_cast<std::size_t>(device)].cache;
+    return static_cast<std::size_t>(std::clamp<std::int64_t>((4 * cache + bytes - 1) / bytes, 2, 4096));
+  }
+
+  /// Seconds of work(i) on one of the copies, the median of rounds through all.
+  template <class Work>
+  double time(int repeats, const Work& work) {
+    cuda::Timer timer(stream);
+    std::vector<double> seconds;
+    for (int k = -1; k < repeats; ++k) {  // the first round warms up
+      timer.start();
+      for (std::size_t i = 0; i < copies; ++i) work(i);
+      timer.stop();
+      const double round = timer.seconds();
+      if (k >= 0) seconds.push_back(round / static_cast<double>(copies));
+    }
+    return median(seconds);
+  }
+};
+
+BenchRow device_row(const char* format, const char* method, int block, const DeviceBuffers& b, double seconds) {
+  constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+  BenchRow row;
+  row.format = format;
+  row.method = method;
+  row.block = block;
+  row.rows = b.rows;
+  row.elements = b.rows * b.cols;
+  row.median_seconds = seconds;
+  row.least_cpu_seconds = row.candidates_per_block = unknown;
+  return row;
+}
+
+BenchRow bench_copy_on_device(DeviceBuffers& b, int repeats) {
+  const double seconds =
+      b.time(repeats, [&](std::size_t i) { b.stream.copy(b.to[i].as<void>(), b.x[i].as<void>(), b.x[i].bytes()); });
+  return device_row("bf16", "memcpy", 0, b, seconds);
+}
+
+BenchRow bench_on_device(const QuantizeConfig& c, const Buffers& host, DeviceBuffers& b, int repeats) {
+  const search::Hessians hessians = make_weights(c, b.cols);
+  const search::SearchTask task = make_task(c, host, hessians, nullptr);
+  const auto weights = task.hessians ? std::make_unique<cuda::DeviceHessians>(b.stream, hessians) : nullptr;
+  const double seconds = b.time(repeats, [&](std::size_t i) {
+    const cuda::Matrix x = {cuda::Type::bf16, b.x[i].as<void>(), b.rows, b.cols};
+    auto* const scales = b.scales[i].as<std::uint8_t>();
+    auto* const packed = b.packed[i].as<std::uint8_t>();
+    if (weights) cuda::quantize_hessian(b.stream, task, *weights, x, scales, packed);
+    else cuda::quantize(b.stream, task, x, scales, packed);
+  });
+  return device_row(c.format->name, c.method->name, c.block, b, seconds);
+}
+
 double seconds_an_element(const BenchRow& row) { return row.median_seconds / static_cast<double>(row.elements); }
 
 /// Rates and ratios.
-void relate(std::vector<BenchRow>& table, int threads) {
+void relate(std::vector<BenchRow>& table, double threads) {
   for (BenchRow& row : table) {
     row.elements_per_second = 1 / seconds_an_element(row);
     row.elements_per_second_per_thread = row.elements_per_second / threads;
@@ -207,18 +295,25 @@ void relate(std::vector<BenchRow>& table, int threads) {
 
 Bench bench_search(const BenchWords& words, const BenchProgress& progress, const std::atomic<bool>* stop) {
   const std::vector<QuantizeConfig> configs = configs_of(words);
+  for (const QuantizeConfig& c : configs) {
+    const std::string obstacle = words.device ? device_obstacle(c) : "";
+    if (!obstacle.empty()) throw UsageError("--device", obstacle, device_has());
+  }
   Bench bench = {words, omp_get_max_threads(), {}};
   progress(0, words.data);
   Buffers buffers = make_buffers(words);
-  bench.table.push_back(bench_copy(buffers, words.repeats, bench.threads));
+  const auto gpu = words.device ? std::make_unique<DeviceBuffers>(*words.device, buffers) : nullptr;
+  bench.table.push_back(gpu ? bench_copy_on_device(*gpu, words.repeats)
+                            : bench_copy(buffers, words.repeats, bench.threads));
   for (std::size_t i = 0; i < configs.size(); ++i) {
     if (stop && *stop) break;
     const QuantizeConfig& c = configs[i];
     progress(static_cast<double>(i + 1) / static_cast<double>(configs.size() + 1),
              fmt::format("{} {}", c.format->name, c.method->name));
-    bench.table.push_back(bench_method(c, buffers, words.repeats, stop));
+    bench.table.push_back(gpu ? bench_on_device(c, buffers, *gpu, words.repeats)
+                              : bench_method(c, buffers, words.repeats, stop));
   }
-  relate(bench.table, bench.threads);
+  relate(bench.table, gpu ? std::numeric_limits<double>::quiet_NaN() : bench.threads);
   return bench;
 }
 

@@ -3,10 +3,14 @@
 //
 // The data are random and rounded to bf16; the tensor scale, and H for a Hessian method, are made before the clock
 // starts. A copy of the input is timed beside them: what memory alone asks for.
+//
+// On a GPU memory is the GPU's, time is between two events of its stream, and each repeat goes once through so many
+// copies of the input and the output that none of them is still in the cache.
 #pragma once
 
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,9 +22,10 @@ struct BenchWords {
   std::int64_t rows = 2560, cols = 9728;
   int repeats = 7;
   std::string data = "normal";  ///< a name of distribution_names
+  std::optional<int> device;    ///< a GPU; without: the CPU
 };
 
-/// One method's times.
+/// One method's times. NaN is what a GPU doesn't tell: seconds and rates of threads, candidates.
 struct BenchRow {
   std::string format, method;
   int block = 0;
@@ -44,7 +49,7 @@ struct Bench {
 /// Where it stands: a share done, and what is timed.
 using BenchProgress = std::function<void(double, const std::string&)>;
 
-/// Throws UsageError for unknown words, columns that a block doesn't divide, elements of more than 4 bits, and methods
+/// Throws UsageError for what the GPU can't do, for unknown words, columns that a block doesn't divide, elements of more than 4 bits, and methods
 /// that don't leave the elements to the nearest.
 Bench bench_search(const BenchWords& words, const BenchProgress& progress, const std::atomic<bool>* stop = nullptr);
 

@@ -23,6 +23,12 @@ Matrix transpose(const Matrix& m) {
   return out;
 }
 
+Survey Survey::of_finite(std::int64_t cols, float amax) {
+  Survey survey(cols);
+  survey.finite_amax_ = survey.amax_ = amax;
+  return survey;
+}
+
 void Survey::add(const Matrix& piece) {
   for (std::int64_t i = 0; i < piece.size(); ++i) {
     const float value = piece.data[static_cast<std::size_t>(i)], magnitude = std::fabs(value);

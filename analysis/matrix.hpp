@@ -31,6 +31,8 @@ Matrix transpose(const Matrix& m);
 class Survey {
  public:
   explicit Survey(std::int64_t cols) : cols_(cols) {}
+  /// Of a tensor whose values are finite and of that magnitude at most.
+  static Survey of_finite(std::int64_t cols, float amax);
   void add(const Matrix& piece);
 
   float finite_amax() const { return finite_amax_; }  ///< the largest finite magnitude

@@ -84,20 +84,22 @@ double measure_block(const Quantized& q, std::int64_t row, std::int64_t b, const
                      Metrics& m) {
   const double step = q.step(row, b), top = q.config.format->element_max() * step;
   const bool integer = q.integer(row, b);
-  double sse = 0, energy = 0;
+  double sse = 0, energy = 0, all = 0, stored = 0;
   for (std::int64_t c = 0; c < count; ++c) {
     const double value = q.value(row, b * q.config.block + c, step, integer);
     const double magnitude = std::fabs(x[c]), error = std::fabs(x[c] - value);
     sse += error * error;
     energy += magnitude * magnitude;
-    m.magnitude += magnitude;
-    m.stored_magnitude += std::fabs(value);
+    all += magnitude;
+    stored += std::fabs(value);
     m.max_error = larger(m.max_error, error);
     m.zeros += value == 0;
     m.saturated += magnitude > top;
   }
   m.energy += energy;
   m.sse += sse;
+  m.magnitude += all;
+  m.stored_magnitude += stored;
   m.elements += count;
   ++m.blocks;
   m.against_data.add(sse, energy);
@@ -126,6 +128,28 @@ Metrics measure_row(const Matrix& original, const Quantized& q, std::int64_t row
     m.distance += std::abs(move);
     ++m.moves[static_cast<std::size_t>(std::clamp(move, -move_reach, move_reach) + move_reach)];
   }
+  return m;
+}
+
+/// The same as a GPU has it.
+Metrics row_of(const MeasuredRows& measured, const cuda::RowSums& row) {
+  Metrics m;
+  m.energy = row.energy;
+  m.sse = row.sse;
+  m.max_error = row.max_error;
+  m.magnitude = row.magnitude;
+  m.stored_magnitude = row.stored_magnitude;
+  m.elements = measured.cols;
+  m.zeros = row.zeros;
+  m.saturated = row.saturated;
+  m.blocks = measured.blocks_per_row;
+  m.underflowed = row.underflowed;
+  m.subnormal = row.subnormal;
+  m.moved_up = row.moved_up;
+  m.moved_down = row.moved_down;
+  m.distance = static_cast<std::int64_t>(row.distance);
+  m.against_data = {row.sse, row.energy, row.sse_sse, row.sse_energy, row.energy_energy, m.blocks};
+  m.against_naive = {row.sse, row.naive_sse, row.sse_sse, row.sse_naive, row.naive_naive, m.blocks};
   return m;
 }
 
@@ -242,6 +266,15 @@ void MetricSums::add(const Matrix& original, const Quantized& q, std::vector<dou
       for (std::int64_t r = first; r < last; ++r) analysis::add(total_, rows[static_cast<std::size_t>(r - first)]);
     }
   }
+  add_outputs(original, q);
+}
+
+void MetricSums::add(const MeasuredRows& measured) {
+  for (const cuda::RowSums& row : measured.rows) analysis::add(total_, row_of(measured, row));
+  for (std::size_t i = 0; i < measured.moves.size(); ++i) total_.moves[i] += measured.moves[i];
+}
+
+void MetricSums::add_outputs(const Matrix& original, const Quantized& q) {
   if (!activations_) return;
   const auto lost = [&](std::int64_t row, double* out) {
     const float* const x = original.row(row);
@@ -253,8 +286,24 @@ void MetricSums::add(const Matrix& original, const Quantized& q, std::vector<dou
   }
 }
 
+namespace {
+
+/// Which NaN a sum ends with depends on the machine.
+void make_plain(double& x) {
+  if (std::isnan(x)) x = std::numeric_limits<double>::quiet_NaN();
+}
+
+void make_plain(RatioSums& sums) {
+  for (double* x : {&sums.x, &sums.y, &sums.xx, &sums.xy, &sums.yy}) make_plain(*x);
+}
+
+}  // namespace
+
 Metrics MetricSums::metrics() const {
   Metrics m = total_;
+  for (double* x : {&m.energy, &m.sse, &m.max_error, &m.magnitude, &m.stored_magnitude}) make_plain(*x);
+  make_plain(m.against_data);
+  make_plain(m.against_naive);
   if (!activations_ || !(reference_ > 0)) return m;
   m.output_error = std::sqrt(output_ / reference_);
   m.block_output_error = std::sqrt(block_output_ / reference_);

@@ -1,5 +1,6 @@
-// What a quantized matrix lost. Errors are taken between binary32 data and exact values in binary64, summed along a
-// row, then over the rows in order: the same number on any thread count. Padding is outside every metric.
+// What a quantized matrix lost. Errors are taken between binary32 data and exact values in binary64. A block's elements
+// are summed in order, blocks in order along a row, then the rows in order: the same number on any thread count and on a
+// GPU (cuda::sum_errors). A NaN is the positive quiet one. Padding is outside every metric.
 #pragma once
 
 #include <array>
@@ -7,6 +8,7 @@
 #include <memory>
 
 #include "analysis/quantize.hpp"
+#include "cuda/cuda.hpp"
 #include "search/full_hessian.hpp"
 
 namespace fp4scope::analysis {
@@ -28,7 +30,7 @@ double output_energy(const Matrix& weights, const Activations& x, double before 
 double output_error(const Matrix& weights, const Quantized& q, const search::FullHessian& hessian);
 
 /// Offsets -16 .. 16 in codes; the ends hold everything beyond.
-inline constexpr int move_reach = 16;
+inline constexpr int move_reach = cuda::sums_reach;
 using MoveHistogram = std::array<std::int64_t, 2 * move_reach + 1>;
 
 /// Sums over blocks of pairs (x, y): the ratio sum x / sum y with a standard error from its linearisation,
@@ -85,6 +87,13 @@ struct Metrics {
   double shrinkage() const;
 };
 
+/// Some rows of a tensor as a GPU has summed them.
+struct MeasuredRows {
+  std::int64_t cols = 0, blocks_per_row = 0;
+  std::vector<cuda::RowSums> rows;
+  MoveHistogram moves = {};
+};
+
 /// Sums of one tensor, fed in pieces from its first row to its last: the same bits whatever the pieces. With tiles, a
 /// piece is whole tiles.
 class MetricSums {
@@ -96,6 +105,10 @@ class MetricSums {
   /// `original` [rows, unpadded columns] and what it became. `block_sse`, if given, is extended by [rows, blocks per
   /// row].
   void add(const Matrix& original, const Quantized& q, std::vector<double>* block_sse = nullptr);
+  /// The same without the outputs' errors.
+  void add(const MeasuredRows& measured);
+  /// What is left of the first.
+  void add_outputs(const Matrix& original, const Quantized& q);
   Metrics metrics() const;
 
  private:

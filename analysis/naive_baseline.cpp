@@ -9,13 +9,17 @@
 
 namespace fp4scope::analysis {
 
+bool has_nearest_elements(const Quantized& q) {
+  return !q.config.recipe && q.config.rounding == formats::Rounding::nearest_even && !q.config.method->gives_codes() &&
+         !q.config.method->random() && q.macro.empty() && !q.residual;
+}
+
 NaiveBaseline::NaiveBaseline(const Matrix& original, const Quantized& q)
     : original_(original),
       q_(q),
       naive_(q.config.naive()),
       spaces_(search::make_selecting_space(*q.config.format, q.tensor_scale, naive_.rule)),
-      nearest_(!q.config.recipe && q.config.rounding == formats::Rounding::nearest_even &&
-               !q.config.method->gives_codes() && !q.config.method->random() && q.macro.empty() && !q.residual) {
+      nearest_(has_nearest_elements(q)) {
   const auto blocks = static_cast<std::size_t>(q.blocks_per_row());
   amax_.resize(blocks);
   code_.resize(blocks);

@@ -9,6 +9,9 @@
 
 namespace fp4scope::analysis {
 
+/// Whether the method's elements are the nearest ones at its scales, as naive's are.
+bool has_nearest_elements(const Quantized& q);
+
 /// Of one quantized matrix; one object a thread, for its room.
 class NaiveBaseline {
  public:
@@ -33,7 +36,7 @@ class NaiveBaseline {
   const Quantized& q_;
   const search::Method& naive_;
   search::SelectingSpace spaces_;
-  bool nearest_;  // the method's elements are the nearest ones at its scales
+  bool nearest_;
   std::vector<float> amax_, x_;
   std::vector<int> code_;
   std::vector<double> sse_;

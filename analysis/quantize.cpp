@@ -399,30 +399,29 @@ float least_loss(const std::vector<search::ScaledLoss>& candidates) {
   return std::min_element(candidates.begin(), candidates.end(), less)->tensor_scale;
 }
 
-void choose_tensor_scale(Quantized& q, const Matrix& m) {
+/// The tensor scales that take no more than amax.
+void take_tensor_scale(Quantized& q) {
+  const QuantizeConfig& c = q.config;
+  if (c.scaling == TensorScaling::value) q.tensor_scale = c.scaling_value;
+  if (c.scaling != TensorScaling::amax) return;
+  q.tensor_scale = c.method->random() ? sim::eden_tensor_scale(q.amax)
+                   : c.unbiased       ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
+                                      : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
+}
+
+/// The others.
+void search_tensor_scale(Quantized& q, const Matrix& m) {
   const QuantizeConfig& c = q.config;
   const float* const x = m.data.data();
   constexpr int soar_iterations = 15;  // as published
-  switch (c.scaling) {
-    case TensorScaling::none: break;
-    case TensorScaling::value: q.tensor_scale = c.scaling_value; break;
-    case TensorScaling::amax:
-      q.tensor_scale = c.method->random() ? sim::eden_tensor_scale(q.amax)
-                       : c.unbiased       ? sim::tensor_scale(q.amax, 16 * c.format->element_max(), c.scale_max, 17)
-                                          : sim::tensor_scale(q.amax, c.format->element_max(), c.scale_max);
-      break;
-    case TensorScaling::search: {
-      const search::TensorScaleResult found = search::search_tensor_scale(*c.format, c.block, x, m.rows, m.cols);
-      q.tensor_scale = found.tensor_scale;
-      q.tensor_scale_bound = found.lower_bound;
-      break;
-    }
-    case TensorScaling::headroom:
-      q.tensor_scale = least_loss(search::headroom_losses(*c.format, c.block, x, m.rows, m.cols));
-      break;
-    case TensorScaling::soar:
-      q.tensor_scale = least_loss(search::alternate_scales(*c.format, c.block, x, m.rows, m.cols, soar_iterations));
-      break;
+  if (c.scaling == TensorScaling::search) {
+    const search::TensorScaleResult found = search::search_tensor_scale(*c.format, c.block, x, m.rows, m.cols);
+    q.tensor_scale = found.tensor_scale;
+    q.tensor_scale_bound = found.lower_bound;
+  } else if (c.scaling == TensorScaling::headroom) {
+    q.tensor_scale = least_loss(search::headroom_losses(*c.format, c.block, x, m.rows, m.cols));
+  } else if (c.scaling == TensorScaling::soar) {
+    q.tensor_scale = least_loss(search::alternate_scales(*c.format, c.block, x, m.rows, m.cols, soar_iterations));
   }
 }
 
@@ -447,27 +446,17 @@ void add_residual(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) 
   if (stop && *stop) q.codes.clear();
 }
 
-void quantize_exact(Quantized& q, const Matrix& m, const Survey& whole, const Curvature* curvature,
-                    const std::atomic<bool>* stop) {
+void quantize_exact(Quantized& q, const Matrix& m, const Curvature* curvature, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
-  q.amax = whole.finite_amax();
-  choose_tensor_scale(q, m);
-  const search::SearchTask task = {c.format,       c.method,
-                                   c.select,       c.block,
-                                   q.tensor_scale, curvature ? &curvature->blocks : nullptr,
-                                   stop,           c.tile_rows(),
-                                   c.unbiased,     curvature ? &curvature->full : nullptr,
-                                   c.damping,      c.node_limit};
+  search_tensor_scale(q, m);
+  const search::SearchTask task = search_task(q, curvature, stop);
   search::SearchResult found = c.method->gives_codes() ? search::search_joint(task, m.data.data(), m.rows, m.cols)
                                                        : search::search_scales(task, m.data.data(), m.rows, m.cols);
   q.scales = std::move(found.scales);
   q.macro = std::move(found.macro);
   q.chose_second = found.chose_second;
   q.proved = found.proved;
-  if (curvature) {
-    q.hessian_hash = fmt::format("{:016x}", curvature->psd.hash);
-    q.hessian_shift = curvature->psd.largest_shift;
-  }
+  if (curvature) take_curvature(q, *curvature);
   q.count = found.count;
   if (stop && *stop) return;
   if (c.method->gives_codes()) q.codes = std::move(found.codes);
@@ -492,16 +481,11 @@ search::RecipeBlock recipe_tile(const search::RecipeTask& task, Quantized& q, co
   return found;
 }
 
-void quantize_by_recipe(Quantized& q, const Matrix& m, const Survey& whole, const std::atomic<bool>* stop) {
+void quantize_by_recipe(Quantized& q, const Matrix& m, const std::atomic<bool>* stop) {
   const QuantizeConfig& c = q.config;
-  const float extremes[] = {whole.amax(), whole.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
-  q.amax = search::recipe_amax(*c.recipe, extremes, 2);
-  if (c.scaling == TensorScaling::amax) q.constants = sim::recipe_tensor(*c.recipe, q.amax, c.scale_max);
-  q.constants.amax = q.amax;
-  q.tensor_scale = q.constants.decode;
   q.scales.assign(static_cast<std::size_t>(q.rows * q.blocks_per_row()), 0);
   q.codes.assign(static_cast<std::size_t>(q.rows * q.cols), 0);
-  const search::RecipeTask task = {c.recipe, c.format, q.constants, c.select, c.rounding};
+  const search::RecipeTask task = recipe_task(q);
   std::int64_t second = 0;
 #pragma omp parallel reduction(+ : second)
   {
@@ -540,6 +524,46 @@ bool needs_whole_tensor(const QuantizeConfig& config) {
          config.scaling == TensorScaling::soar;
 }
 
+Quantized start_quantized(const QuantizeConfig& config, std::int64_t rows, std::int64_t cols, const Piece& piece,
+                          const std::string& where) {
+  check_finite(config, piece.whole, where);
+  Quantized q;
+  q.config = config;
+  q.rows = rows;
+  q.cols = padded(cols, config.block);
+  q.first_row = piece.first_row;
+  if (!config.recipe) {
+    q.amax = piece.whole.finite_amax();
+    take_tensor_scale(q);
+    return q;
+  }
+  const float extremes[] = {piece.whole.amax(), piece.whole.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
+  q.amax = search::recipe_amax(*config.recipe, extremes, 2);
+  if (config.scaling == TensorScaling::amax) q.constants = sim::recipe_tensor(*config.recipe, q.amax, config.scale_max);
+  q.constants.amax = q.amax;
+  q.tensor_scale = q.constants.decode;
+  return q;
+}
+
+search::SearchTask search_task(const Quantized& q, const Curvature* curvature, const std::atomic<bool>* stop) {
+  const QuantizeConfig& c = q.config;
+  return {c.format,       c.method,
+          c.select,       c.block,
+          q.tensor_scale, curvature ? &curvature->blocks : nullptr,
+          stop,           c.tile_rows(),
+          c.unbiased,     curvature ? &curvature->full : nullptr,
+          c.damping,      c.node_limit};
+}
+
+void take_curvature(Quantized& q, const Curvature& curvature) {
+  q.hessian_hash = fmt::format("{:016x}", curvature.psd.hash);
+  q.hessian_shift = curvature.psd.largest_shift;
+}
+
+search::RecipeTask recipe_task(const Quantized& q) {
+  return {q.config.recipe, q.config.format, q.constants, q.config.select, q.config.rounding};
+}
+
 Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std::string& where,
                    const Curvature* curvature, const std::atomic<bool>* stop, const Piece* piece) {
   if (!piece) {
@@ -548,17 +572,12 @@ Quantized quantize(const QuantizeConfig& config, const Matrix& matrix, const std
     const Piece all = {survey};
     return quantize(config, matrix, where, curvature, stop, &all);
   }
-  check_finite(config, piece->whole, where);
-  const bool whole = matrix.cols % config.block == 0;
+  Quantized q = start_quantized(config, matrix.rows, matrix.cols, *piece, where);
+  const bool whole = matrix.cols == q.cols;
   const Matrix wide = whole ? Matrix{} : pad_columns(matrix, config.block);
   const Matrix& m = whole ? matrix : wide;
-  Quantized q;
-  q.config = config;
-  q.rows = m.rows;
-  q.cols = m.cols;
-  q.first_row = piece->first_row;
-  if (config.recipe) quantize_by_recipe(q, m, piece->whole, stop);
-  else quantize_exact(q, m, piece->whole, curvature, stop);
+  if (config.recipe) quantize_by_recipe(q, m, stop);
+  else quantize_exact(q, m, curvature, stop);
   return q;
 }
 

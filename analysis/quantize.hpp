@@ -139,6 +139,17 @@ struct Piece {
 /// codes of a tensor's pieces are those of the tensor.
 bool needs_whole_tensor(const QuantizeConfig& config);
 
+/// What is known before the first block: the shape with padded columns, amax, a tensor scale that isn't searched, a
+/// recipe's constants. Throws Error for non-finite data under Nonfinite::refuse.
+Quantized start_quantized(const QuantizeConfig& config, std::int64_t rows, std::int64_t cols, const Piece& piece,
+                          const std::string& where);
+/// How a tensor's blocks get their scales, by recipe `exact` and by another.
+search::SearchTask search_task(const Quantized& q, const Curvature* curvature = nullptr,
+                               const std::atomic<bool>* stop = nullptr);
+search::RecipeTask recipe_task(const Quantized& q);
+/// Hash and shift of the H that a method weighs with.
+void take_curvature(Quantized& q, const Curvature& curvature);
+
 /// `where` names the tensor in errors. `curvature`: needed by a Hessian method, whole where that needs it. `piece`:
 /// null for a whole tensor. Throws Error for non-finite data under Nonfinite::refuse. A search that `stop` interrupted
 /// leaves codes empty.

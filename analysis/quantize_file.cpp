@@ -11,9 +11,9 @@
 #include "analysis/certificate.hpp"
 #include "analysis/curvature.hpp"
 #include "analysis/names.hpp"
+#include "analysis/quantize_file_on_device.hpp"
 #include "formats/error.hpp"
 #include "formats/pack.hpp"
-#include "io/safetensors_writer.hpp"
 #include "sim/hadamard.hpp"
 
 namespace fp4scope::analysis {
@@ -289,8 +289,7 @@ void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const M
   }
   w.write(t.name + ".codes", bytes_of(pack(*q.config.format, q.codes)));
   w.write(t.name + ".scales", bytes_of(q.scales));
-  w.write(t.name + ".tensor_scale", bytes_of(std::vector<float>{q.tensor_scale}));
-  if (o.config.scaling == TensorScaling::amax) w.write(t.name + ".amax", bytes_of(std::vector<float>{q.amax}));
+  write_constants(o, t.name, q, w);
   if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q, &m)));
 }
 
@@ -317,35 +316,47 @@ Metrics measure_with(const Weights& w, bool fits, const Matrix& m, const Quantiz
   return metrics;
 }
 
-}  // namespace
+/// Whether the weights fit a tensor, with a word or an Error where they should.
+bool check_fit(const QuantizeFileOptions& o, const Weights& weights, const std::string& name, const Matrix& m) {
+  const std::int64_t columns = weights.cols();
+  if (columns == 0 || m.cols == columns) return columns > 0;
+  const std::string mismatch =
+      fmt::format("{} columns do not fit {} of {}", m.cols, o.hessian.empty() ? "activations" : "H", columns);
+  if (o.config.method->needs_hessian()) {
+    throw Error(o.in + ": " + name, mismatch, "select the tensors that they belong to with --tensor");
+  }
+  o.notice(fmt::format("{}: no output error, {}", name, mismatch));
+  return false;
+}
 
-std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
-  check_certificate(o);
-  check_correction(o);
-  const auto file = io::open_tensors(o.in);
-  const Job job = plan(o, *file);
-  for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
+/// On the CPU, or on the GPU with scales and codes brought back.
+Quantized quantize_matrix(const QuantizeFileOptions& o, const std::string& name, const Matrix& m,
+                          const Curvature* curvature, OnDevice* gpu) {
+  QuantizeConfig config = o.config;
+  config.stream = name_stream(name);
+  const std::string where = o.in + ": " + name;
+  if (!gpu) return quantize(config, m, where, curvature, o.stop);
+  Survey survey(m.cols);
+  survey.add(m);
+  gpu->load(cuda::Type::f32, m.rows, m.cols, m.data.data());
+  Quantized q = gpu->quantize(config, {survey}, where, curvature);
+  gpu->download(q);
+  return q;
+}
+
+/// Tensors one after the other.
+std::vector<QuantizedTensor> quantize_in_turn(const QuantizeFileOptions& o, const io::TensorFile& file,
+                                              const std::vector<const io::TensorInfo*>& tensors, const Weights& weights,
+                                              io::SafetensorsWriter& writer) {
+  const auto gpu = o.devices.empty() ? nullptr : std::make_unique<OnDevice>(o.devices[0]);
   const bool needs_hessian = o.config.method->needs_hessian();
-  const Weights weights = load_weights(o);
-
-  io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job, weights));
   std::vector<QuantizedTensor> summary;
   double total = 0, done = 0;
-  for (const io::TensorInfo* t : job.quantized) total += static_cast<double>(t->elements());
-  for (const io::TensorInfo* t : job.quantized) {
-    const Matrix m = apply(o.transform, o.config, read_matrix(*file, *t, o.notice));
-    const std::int64_t columns = weights.cols();
-    const bool fits = columns > 0 && m.cols == columns;
-    const std::string mismatch =
-        fmt::format("{} columns do not fit {} of {}", m.cols, o.hessian.empty() ? "activations" : "H", columns);
-    if (columns > 0 && !fits && !needs_hessian) o.notice(fmt::format("{}: no output error, {}", t->name, mismatch));
-    if (needs_hessian && !fits) {
-      throw Error(o.in + ": " + t->name, mismatch, "select the tensors that they belong to with --tensor");
-    }
-    QuantizeConfig config = o.config;
-    config.stream = name_stream(t->name);
-    const Quantized q =
-        quantize(config, m, o.in + ": " + t->name, needs_hessian ? &*weights.curvature : nullptr, o.stop);
+  for (const io::TensorInfo* t : tensors) total += static_cast<double>(t->elements());
+  for (const io::TensorInfo* t : tensors) {
+    const Matrix m = apply(o.transform, o.config, read_matrix(file, *t, o.notice));
+    const bool fits = check_fit(o, weights, t->name, m);
+    const Quantized q = quantize_matrix(o, t->name, m, needs_hessian ? &*weights.curvature : nullptr, gpu.get());
     if (o.stop && *o.stop) return {};
     write_tensor(o, *t, m, q, writer);
     if (o.certificate) write_certificate(q, m, weights, t->name, o.stop, writer);
@@ -355,17 +366,52 @@ std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
       o.notice(fmt::format("{}: no tensor scale has a weight error below {:.4f} % with scales of least squared error",
                            t->name, 100 * std::sqrt(q.tensor_scale_bound / metrics.energy)));
     }
-    summary.push_back({t->name,
-                       {m.rows, m.cols},
-                       std::sqrt(metrics.relative_mse()),
-                       -10 * std::log10(metrics.relative_mse()),
-                       metrics.output_error,
-                       bits_per_weight(q, m.cols),
-                       q.block_count(),
-                       q.proved});
+    summary.push_back(summarize(t->name, {m.rows, m.cols}, q, metrics));
     done += static_cast<double>(t->elements());
     if (o.progress) o.progress(done / total, t->name);
   }
+  if (gpu && o.seconds) *o.seconds = gpu->seconds();
+  return summary;
+}
+
+void check_device(const QuantizeFileOptions& o) {
+  const std::string obstacle = o.devices.empty() ? "" : device_obstacle(o.config);
+  if (!obstacle.empty()) throw UsageError("--device", obstacle, device_has());
+}
+
+}  // namespace
+
+QuantizedTensor summarize(const std::string& name, const Shape2d& shape, const Quantized& q, const Metrics& metrics) {
+  return {name,
+          shape,
+          std::sqrt(metrics.relative_mse()),
+          -10 * std::log10(metrics.relative_mse()),
+          metrics.output_error,
+          bits_per_weight(q, shape.cols),
+          q.block_count(),
+          q.proved};
+}
+
+void write_constants(const QuantizeFileOptions& o, const std::string& name, const Quantized& q,
+                     io::SafetensorsWriter& w) {
+  w.write(name + ".tensor_scale", bytes_of(std::vector<float>{q.tensor_scale}));
+  if (o.config.scaling == TensorScaling::amax) w.write(name + ".amax", bytes_of(std::vector<float>{q.amax}));
+}
+
+std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& o) {
+  check_certificate(o);
+  check_correction(o);
+  check_device(o);
+  const auto file = io::open_tensors(o.in);
+  const Job job = plan(o, *file);
+  for (const io::TensorInfo* t : job.quantized) check_columns(o, *t);
+  const Weights weights = load_weights(o);
+
+  io::SafetensorsWriter writer(o.out, entries(o, job), metadata(o, *file, job, weights));
+  const std::vector<QuantizedTensor> summary = !o.devices.empty() && goes_straight(o, job.quantized)
+                                                   ? quantize_on_devices(o, *file, job.quantized, writer)
+                                                   : quantize_in_turn(o, *file, job.quantized, weights, writer);
+  if (summary.empty()) return {};
   for (const io::TensorInfo* t : job.copied) writer.write(t->name, file->raw(*t));
   writer.commit();
   return summary;

@@ -14,8 +14,10 @@
 #include <atomic>
 
 #include "analysis/metrics.hpp"
+#include "analysis/on_device.hpp"
 #include "analysis/tensors.hpp"
 #include "analysis/transform.hpp"
+#include "io/safetensors_writer.hpp"
 
 namespace fp4scope::analysis {
 
@@ -36,6 +38,9 @@ struct QuantizeFileOptions {
   Notice notice;
   std::function<void(double done, const std::string& what)> progress;
   const std::atomic<bool>* stop = nullptr;
+  std::vector<int> devices;             ///< GPUs (device.hpp); empty for the CPU. The bytes and the summary are the same
+  std::int64_t device_memory = 0;       ///< bytes of a GPU for a tensor in flight; 0: what it has
+  DeviceSeconds* seconds = nullptr;     ///< receives what a GPU's steps took, unless null
 };
 
 /// What a line of the summary needs.
@@ -45,6 +50,12 @@ struct QuantizedTensor {
   double weight_error = 0, sqnr_db = 0, output_error = 0, bits_per_weight = 0;
   std::int64_t blocks = 0, proved = 0;  ///< of method joint: blocks proved best in scale and elements together
 };
+
+QuantizedTensor summarize(const std::string& name, const Shape2d& shape, const Quantized& q, const Metrics& metrics);
+
+/// T.tensor_scale, and T.amax where it has one.
+void write_constants(const QuantizeFileOptions& options, const std::string& name, const Quantized& q,
+                     io::SafetensorsWriter& writer);
 
 /// Throws Error; `out` is whole or absent. Interrupted: no file, an empty list.
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& options);

@@ -31,9 +31,14 @@ void RunSums::start(const Matrix& original, const Quantized& q) {
   if (wishes_.inputs) inputs_ = quantize_inputs(q.config, *wishes_.inputs);
 }
 
-void RunSums::add(const Matrix& original, Quantized q) {
+void RunSums::add(const Matrix& original, Quantized q, const MeasuredRows* measured) {
   if (first_) start(original, q);
-  metrics_.add(original, q, wishes_.per_block ? &block_sse_ : nullptr);
+  if (measured && !wishes_.per_block) {
+    metrics_.add(*measured);
+    metrics_.add_outputs(original, q);
+  } else {
+    metrics_.add(original, q, wishes_.per_block ? &block_sse_ : nullptr);
+  }
   if (places_) {
     terms_.add(original, q);
     causes_.add(original, q);

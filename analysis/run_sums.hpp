@@ -34,8 +34,11 @@ class RunSums {
  public:
   explicit RunSums(const RunWishes& wishes);
 
-  /// The next rows, unpadded, and what they became: the first piece to the last.
-  void add(const Matrix& original, Quantized q);
+  /// The next rows, unpadded, and what they became: the first piece to the last. Where a GPU has measured them, q has
+  /// codes only if needs_codes().
+  void add(const Matrix& original, Quantized q, const MeasuredRows* measured = nullptr);
+  /// Whether there is more to add up than a GPU measures.
+  bool needs_codes() const { return wishes_.activations || wishes_.per_block || wishes_.decompose; }
 
   /// Of the whole tensor, without codes; its scales if `per_block`.
   const Quantized& quantized() const { return whole_; }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include "analysis/device.hpp"
 #include "analysis/sweep_log.hpp"
 #include "analysis/sweep_plan.hpp"
 #include "analysis/sweep_record.hpp"
@@ -65,7 +66,7 @@ io::RecordStore open_store(const SweepOptions& options, const std::string& confi
 }  // namespace
 
 SweepOutcome run_sweep(const SweepConfig& config, const SweepOptions& options) {
-  SweepLog log(options.out, options.command_line);
+  SweepLog log(options.out, options.command_line, device_text(options.devices));
   const Notice notice = [&](const std::string& word) {
     log.notice(word);
     if (options.notice) options.notice(word);

@@ -4,8 +4,8 @@
 //   word run      each pair: quantize, measure, put a record into OUT.h5.partial/ assemble the records in order ->
 //   OUT.h5, renamed into place; the partial folder goes when all is done
 //
-// The results depend on the configuration and the data alone: same work, same bytes, on any number of threads, resumed
-// or not. Seconds, host, threads and stage counts go to OUT.log.json.
+// The results depend on the configuration and the data alone: same work, same bytes, on any number of threads and GPUs,
+// resumed or not. Seconds, host, threads, device and stage counts go to OUT.log.json.
 #pragma once
 
 #include <atomic>
@@ -23,6 +23,7 @@ struct SweepOptions {
   bool resume = false;  ///< go on from OUT.h5.partial/
   /// Bytes for the tensors in memory (sweep_run.hpp); the layer's inputs and their H come on top.
   std::int64_t memory = std::int64_t{1} << 30;
+  std::vector<int> devices;  ///< GPUs (device.hpp) for what they can do; empty: the CPU
   std::string tool_version;
   std::string git_commit;
   std::string command_line;  ///< for the log

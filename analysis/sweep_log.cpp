@@ -24,13 +24,14 @@ std::string log_path(const std::string& out) {
 
 }  // namespace
 
-SweepLog::SweepLog(const std::string& out, const std::string& command_line)
+SweepLog::SweepLog(const std::string& out, const std::string& command_line, const std::string& device)
     : path_(log_path(out)), start_(now()), content_(std::make_unique<Content>()) {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   content_->json = {{"command_line", command_line},
                     {"host", host},
                     {"threads", omp_get_max_threads()},
+                    {"device", device},
                     {"compiler", __VERSION__},
                     {"notices", nlohmann::ordered_json::array()},
                     {"runs", nlohmann::ordered_json::object()}};

@@ -10,8 +10,8 @@ namespace fp4scope::analysis {
 
 class SweepLog {
  public:
-  /// `out`: the results file.
-  SweepLog(const std::string& out, const std::string& command_line);
+  /// `out`: the results file. `device`: "cpu" or GPUs by name.
+  SweepLog(const std::string& out, const std::string& command_line, const std::string& device);
   ~SweepLog();
 
   void notice(const std::string& word);

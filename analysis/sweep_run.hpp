@@ -4,6 +4,10 @@
 // pieces of rows, by some runs at a time: every piece is quantized and measured by each of them before the next is
 // read. What is decided and summed is the same (quantize.hpp, metrics.hpp). Small tensors are in flight together, each
 // on one core; the others follow one by one on all cores.
+//
+// With GPUs a few threads of each take tensors, the most work first; what a GPU can't do these threads do on their
+// share of the cores. A tensor's rows are on the GPU while its runs pass; what they became comes back only where more
+// is asked for than the GPU measures.
 #pragma once
 
 #include "analysis/sweep.hpp"

@@ -113,6 +113,12 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
   return text;
 }
 
+void add_device(CLI::App& command, std::string& device) {
+  command.add_option("--device", device, "cpu; cuda, all GPUs; cuda:0 or cuda:0,1, some of them: the same bytes")
+      ->capture_default_str()
+      ->type_name("D");
+}
+
 void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead) {
   const auto refuse = [name, instead](const std::vector<std::string>&) -> bool {
     throw UsageError("quantize", "'" + name + "' is not built yet", instead);

@@ -67,6 +67,9 @@ class Progress {
 /// Columns aligned: numbers right, words left.
 std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
 
+/// --device, "cpu" unless given: analysis::parse_device's words.
+void add_device(CLI::App& command, std::string& device);
+
 /// An option that is designed but not built: giving it exits 2 and says what there is.
 void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead);
 

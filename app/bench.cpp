@@ -3,9 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "analysis/device.hpp"
 #include "analysis/distributions.hpp"
 #include "analysis/names.hpp"
 #include "app/app.hpp"
@@ -20,9 +22,20 @@ const std::vector<std::string> benches = {"search"};
 
 bool is_copy(const analysis::BenchRow& row) { return row.block == 0; }
 
+/// "cpu", or a GPU's name.
+std::string device_name(const analysis::Bench& bench) {
+  return analysis::device_text(bench.words.device ? std::vector<int>{*bench.words.device} : std::vector<int>{});
+}
+
+/// A number, "-" for NaN.
+std::string text(const char* format, double x) {
+  return std::isnan(x) ? "-" : fmt::format(fmt::runtime(format), x);
+}
+
 void print_json(const analysis::Bench& bench) {
-  Json j = {{"data", bench.words.data},       {"rows", bench.words.rows}, {"cols", bench.words.cols},
-            {"repeats", bench.words.repeats}, {"threads", bench.threads}, {"table", Json::array()}};
+  Json j = {{"data", bench.words.data},       {"rows", bench.words.rows},    {"cols", bench.words.cols},
+            {"repeats", bench.words.repeats}, {"device", device_name(bench)}, {"threads", bench.threads},
+            {"table", Json::array()}};
   for (const analysis::BenchRow& r : bench.table) {
     Json row = {{"format", r.format},
                 {"method", r.method},
@@ -43,17 +56,19 @@ void print_json(const analysis::Bench& bench) {
 }
 
 void print_text(const analysis::Bench& bench) {
-  fmt::print("{} data [{}, {}] as bf16 in memory to scales and packed codes, {} thread{}, medians of {}\n",
-             bench.words.data, bench.words.rows, bench.words.cols, bench.threads, bench.threads == 1 ? "" : "s",
-             bench.words.repeats);
+  const std::string where = bench.words.device
+                                ? device_name(bench)
+                                : fmt::format("{} thread{}", bench.threads, bench.threads == 1 ? "" : "s");
+  fmt::print("{} data [{}, {}] as bf16 in memory to scales and packed codes, {}, medians of {}\n", bench.words.data,
+             bench.words.rows, bench.words.cols, where, bench.words.repeats);
   std::vector<std::vector<std::string>> rows;
   std::vector<std::string> partial;
   for (const analysis::BenchRow& r : bench.table) {
     const bool copy = is_copy(r);
     rows.push_back({r.format, r.method, copy ? "-" : fmt::format("{}", r.block), fmt::format("{}", r.elements),
                     fmt::format("{:.3g}", r.median_seconds), fmt::format("{:.3g}", r.elements_per_second),
-                    fmt::format("{:.3g}", r.elements_per_second_per_thread),
-                    copy ? "-" : fmt::format("{:.2f}", r.candidates_per_block),
+                    text("{:.3g}", r.elements_per_second_per_thread),
+                    copy ? "-" : text("{:.2f}", r.candidates_per_block),
                     copy ? "-" : fmt::format("{:.2f}", r.to_naive), fmt::format("{:.2f}", r.to_memcpy)});
     if (r.rows < bench.words.rows) partial.push_back(fmt::format("{} {} on {}", r.format, r.method, r.rows));
   }
@@ -65,10 +80,13 @@ void print_text(const analysis::Bench& bench) {
   }
 }
 
-int run(const std::string& what, const analysis::BenchWords& words, bool json) {
+int run(const std::string& what, analysis::BenchWords& words, const std::string& device, bool json) {
   if (what != benches[0]) {
     throw UsageError("bench", "unknown benchmark '" + what + "'", analysis::suggestion(what, benches));
   }
+  const std::vector<int> devices = analysis::parse_device(device);
+  if (devices.size() > 1 && device != "cuda") throw UsageError("--device", "a benchmark is of one GPU", "cuda:0");
+  if (!devices.empty()) words.device = devices[0];
   catch_signals();
   analysis::Bench bench;
   {
@@ -108,7 +126,9 @@ void add_bench(CLI::App& app, Context& context) {
   command->add_option("--data", words->data, analysis::join(analysis::distribution_names, " "))
       ->capture_default_str()
       ->type_name("D");
-  command->callback([what, words, &context] { context.exit_code = run(*what, *words, context.common.json); });
+  auto device = std::make_shared<std::string>("cpu");
+  command->add_option("--device", *device, "cpu, cuda or cuda:N")->capture_default_str()->type_name("D");
+  command->callback([=, &context] { context.exit_code = run(*what, *words, *device, context.common.json); });
 }
 
 }  // namespace fp4scope::app

@@ -1,11 +1,13 @@
 // fp4scope quantize IN -o OUT: tensors to codes and scales, or to the values that they stand for.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "analysis/device.hpp"
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
 #include "app/app.hpp"
@@ -17,10 +19,16 @@ namespace {
 struct Words {
   analysis::QuantizeWords config;
   analysis::QuantizeFileOptions options;
-  std::string formats, pad = "zero";
+  std::string formats, pad = "zero", device = "cpu";
   std::optional<std::uint64_t> seed, hadamard_seed;
   bool transposed = false, hadamard = false;
   int hadamard_size = 0;
+};
+
+/// What GPUs took: their threads' steps added up, and the whole by the clock.
+struct Seconds {
+  analysis::DeviceSeconds steps;
+  double wall = 0;
 };
 
 std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
@@ -29,9 +37,24 @@ double proved_share(const analysis::QuantizedTensor& t) {
   return static_cast<double>(t.proved) / static_cast<double>(t.blocks);
 }
 
-void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const Words& words, bool json) {
+void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const Words& words, const Seconds& seconds,
+                   bool json) {
+  const analysis::DeviceSeconds& steps = seconds.steps;
+  if (!words.options.devices.empty() && !json) {
+    say(fmt::format("{}: {:.3f} s; in all threads reading {:.3f}, copying {:.3f}, computing {:.3f}, writing {:.3f}",
+                    analysis::device_text(words.options.devices), seconds.wall, steps.reading, steps.copying,
+                    steps.computing, steps.writing));
+  }
   if (json) {
     nlohmann::ordered_json j = {{"out", words.options.out}, {"tensors", nlohmann::ordered_json::array()}};
+    if (!words.options.devices.empty()) {
+      j["device"] = analysis::device_text(words.options.devices);
+      j["seconds"] = {{"wall", seconds.wall},
+                      {"reading", steps.reading},
+                      {"copying", steps.copying},
+                      {"computing", steps.computing},
+                      {"writing", steps.writing}};
+    }
     for (const analysis::QuantizedTensor& t : tensors) {
       nlohmann::ordered_json row = {{"tensor", t.name},
                                     {"rows", t.shape.rows},
@@ -72,11 +95,15 @@ int run(Words& words, bool json) {
     throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
   }
   o.config.seed = words.seed.value_or(1);
+  const auto start = std::chrono::steady_clock::now();
+  o.devices = analysis::parse_device(words.device);
   o.transform =
       analysis::parse_transform(o.config, words.transposed, words.hadamard, words.hadamard_size, words.hadamard_seed);
   o.pad_error = words.pad == "error";
   o.tool = tool();
   o.notice = say;
+  Seconds seconds;
+  o.seconds = &seconds.steps;
   catch_signals();
   o.stop = &stop_flag();
   std::vector<analysis::QuantizedTensor> tensors;
@@ -86,7 +113,8 @@ int run(Words& words, bool json) {
     tensors = analysis::quantize_file(o);
   }
   if (tensors.empty()) return interrupted();
-  print_summary(tensors, words, json);
+  seconds.wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  print_summary(tensors, words, seconds, json);
   return 0;
 }
 
@@ -156,12 +184,7 @@ void add_quantize(CLI::App& app, Context& context) {
       ->type_name("N");
   command->add_flag("--certificate", o.certificate,
                     "add proofs that sse's, exhaustive's or hessian's scales are optimal: see fp4scope verify");
-  const auto device = [](const std::vector<std::string>& w) -> bool {
-    if (w.at(0) == "cpu") return true;
-    if (w.at(0) == "cuda") throw UsageError("--device", "'cuda' is not built yet", "there is: cpu");
-    throw UsageError("--device", "unknown device '" + w.at(0) + "'", "there is: cpu");
-  };
-  command->add_option("--device", device, "cpu")->type_name("D");
+  add_device(*command, words->device);
   command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
 }
 

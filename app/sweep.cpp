@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "analysis/device.hpp"
 #include "app/app.hpp"
 #include "app/default_sweep.hpp"
 #include "formats/error.hpp"
@@ -19,7 +20,7 @@ namespace fp4scope::app {
 namespace {
 
 struct Words {
-  std::string config, out = "sweep.h5", csv, memory = "1G";
+  std::string config, out = "sweep.h5", csv, memory = "1G", device = "cpu";
   bool resume = false, finish = false, show_default = false;
 };
 
@@ -119,6 +120,7 @@ int run(const Words& words, const Context& context) {
   options.out = words.out;
   options.resume = words.resume;
   options.memory = parse_size(words.memory);
+  options.devices = analysis::parse_device(words.device);
   options.tool_version = version();
   options.git_commit = git_commit();
   options.command_line = context.command_line;
@@ -166,6 +168,7 @@ void add_sweep(CLI::App& app, Context& context) {
                    "for tensors in memory; larger ones pass in pieces of rows (inputs X and H come on top)")
       ->capture_default_str()
       ->type_name("SIZE");
+  add_device(*command, words->device);
   command->add_flag("--resume", words->resume, "go on from OUT.h5.partial");
   command->add_flag("--finish", words->finish, "assemble OUT.h5 from what OUT.h5.partial has");
   command->add_flag("--show-default", words->show_default, "print the default CONFIG: a commented start for your own");

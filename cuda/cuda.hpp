@@ -245,6 +245,41 @@ void convert_values(Stream& stream, const sim::Converter& converter, formats::Ro
 /// codes[n] -> values[n]; a NaN is the positive quiet one, 0x7FC00000.
 void decode_values(Stream& stream, const formats::Format& format, const void* codes, std::int64_t n, float* values);
 
+// ---- errors ----
+
+/// What analysis/metrics.hpp sums up of one row: each term is a block's own sum, blocks in order.
+struct RowSums {
+  double energy, sse, max_error, magnitude, stored_magnitude;
+  double sse_sse, sse_energy, energy_energy;  ///< products of a block's squared error and energy
+  double naive_sse, sse_naive, naive_naive;  ///< naive's squared error; products with a block's own, and of itself
+  std::uint32_t zeros, saturated, underflowed, subnormal, moved_up, moved_down;
+  std::uint64_t distance;
+};
+
+struct SumTask {
+  const formats::BlockFormat* format;
+  const search::Method* naive;  ///< the yardstick of moved scales: a rule, or a rule that selects the element
+  search::Select select;
+  int block, tile_rows;
+  float tensor_scale;
+  int first_normal;  ///< scale codes below it are subnormal, or zero
+  bool nearest;      ///< the codes are the nearest at their scales
+};
+
+inline constexpr int sums_reach = 16;  ///< offsets beyond it count as that
+
+/// Sums over the rows of a matrix, its scales [rows, P / block] and its codes, packed for elements of up to 4 bits:
+/// sums [rows]; moves [2 sums_reach + 1] is added to: blocks by their scale code less naive's.
+void sum_errors(Stream& stream, const SumTask& task, const Matrix& matrix, const std::uint8_t* scales,
+                const std::uint8_t* codes, RowSums* sums, std::uint64_t* moves);
+
+/// *count = blocks, a tile counted once, that four over six mapped to 4, or that a selecting format made INT4: by their
+/// scales. Blocks that are not finite are neither.
+void count_second(Stream& stream, const search::SearchTask& task, const Matrix& matrix, const std::uint8_t* scales,
+                  std::uint64_t* count);
+void count_second(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
+                  const std::uint8_t* scales, std::uint64_t* count);
+
 // ---- facts: what the device's own approximate instructions return; sim/approximate.hpp has Hopper's ----
 
 enum class Instruction : std::uint8_t {

@@ -76,6 +76,11 @@ Stream::Stream(int device) : device_(device) {
   cudaStream_t stream = nullptr;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   handle_ = stream;
+  // Scratch memory stays in the pool: else every wait() would give it back to the driver.
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t all = ~std::uint64_t{0};
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "cudaMemPoolSetAttribute");
 }
 Stream::~Stream() { cudaStreamDestroy(static_cast<cudaStream_t>(handle_)); }
 

@@ -83,6 +83,15 @@ void convert_values(Stream&, const sim::Converter&, formats::Rounding, formats::
 }
 void decode_values(Stream&, const formats::Format&, const void*, std::int64_t, float*) { refuse(); }
 
+void sum_errors(Stream&, const SumTask&, const Matrix&, const std::uint8_t*, const std::uint8_t*, RowSums*,
+                std::uint64_t*) {
+  refuse();
+}
+void count_second(Stream&, const search::SearchTask&, const Matrix&, const std::uint8_t*, std::uint64_t*) { refuse(); }
+void count_second(Stream&, const search::RecipeTask&, int, int, const Matrix&, const std::uint8_t*, std::uint64_t*) {
+  refuse();
+}
+
 void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
 
 }  // namespace fp4scope::cuda

@@ -66,7 +66,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Entry>
   for (const Entry& entry : aligned(std::move(entries), path)) {
     const std::size_t bytes = checked_bytes(entry, path);
     const bool fresh =
-        entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, false}).second;
+        entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, 0}).second;
     if (!fresh) throw Error(place(path, entry.name), "the name is taken", "rename one");
     if (offset + bytes < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
     text += (text.size() > 1 ? "," : "") + entry_json(entry, offset, offset + bytes, path);
@@ -84,19 +84,31 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Entry>
 void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
   const auto found = places_.find(name);
   if (found == places_.end()) throw Error(place(path_, name), "was not declared");
-  Place& entry = found->second;
-  if (entry.written) throw Error(place(path_, name), "was written before");
+  const Place& entry = found->second;
+  if (entry.written > 0) throw Error(place(path_, name), "was written before");
   if (entry.bytes != bytes.size()) {
     throw Error(place(path_, name),
                 std::to_string(bytes.size()) + " bytes where " + std::to_string(entry.bytes) + " were declared");
   }
-  file_.write_at(entry.offset, bytes);
-  entry.written = true;
+  write_part(name, 0, bytes);
+}
+
+void SafetensorsWriter::write_part(const std::string& name, std::uint64_t offset, std::span<const std::byte> bytes) {
+  const auto found = places_.find(name);
+  if (found == places_.end()) throw Error(place(path_, name), "was not declared");
+  Place& entry = found->second;
+  if (offset > entry.bytes || bytes.size() > entry.bytes - offset) {
+    throw Error(place(path_, name), "a part ends beyond the " + std::to_string(entry.bytes) + " bytes declared");
+  }
+  file_.write_at(entry.offset + offset, bytes);
+  entry.written += bytes.size();
 }
 
 void SafetensorsWriter::commit() {
   for (const auto& [name, entry] : places_) {
-    if (!entry.written && entry.bytes > 0) throw Error(place(path_, name), "was declared and never written");
+    if (entry.written != entry.bytes) {
+      throw Error(place(path_, name), entry.written == 0 ? "was declared and never written" : "is not written whole");
+    }
   }
   file_.commit();
 }

@@ -31,6 +31,9 @@ class SafetensorsWriter {
   /// All of an entry's bytes, little-endian, C order; entries in any order.
   /// Throws Error for an unknown name, another size than declared, or a second time.
   void write(const std::string& name, std::span<const std::byte> bytes);
+  /// Bytes of an entry from `offset` on; parts of one entry don't overlap and come one after the other, those of
+  /// different entries from any threads at once. Throws Error for an unknown name, or beyond what was declared.
+  void write_part(const std::string& name, std::uint64_t offset, std::span<const std::byte> bytes);
   /// Throws Error if anything declared is missing.
   void commit();
 
@@ -38,7 +41,7 @@ class SafetensorsWriter {
   struct Place {
     std::uint64_t offset;
     std::size_t bytes;
-    bool written;
+    std::size_t written;
   };
 
   std::string path_;
