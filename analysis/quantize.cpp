@@ -492,7 +492,9 @@ void quantize_by_recipe(Quantized& q, const Matrix& m, const Survey& whole, cons
   const QuantizeConfig& c = q.config;
   const float extremes[] = {whole.amax(), whole.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
   q.amax = search::recipe_amax(*c.recipe, extremes, 2);
-  if (c.scaling == TensorScaling::amax) q.constants = sim::recipe_tensor(*c.recipe, q.amax, c.scale_max);
+  if (c.scaling == TensorScaling::amax) {
+    q.constants = c.constants ? *c.constants : sim::recipe_tensor(*c.recipe, q.amax, c.scale_max);
+  }
   q.constants.amax = q.amax;
   q.tensor_scale = q.constants.decode;
   q.scales.assign(static_cast<std::size_t>(q.rows * q.blocks_per_row()), 0);

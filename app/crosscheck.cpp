@@ -1,9 +1,10 @@
 // fp4scope crosscheck --recipes [IN]: how many scales, codes and values any two recipes differ in, and why; for an
-// element, how many of all floats any two converters code differently.
+// element, how many of all floats any two converters code differently. --against: crosscheck_against.cpp.
 #include "analysis/crosscheck.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,7 +12,7 @@
 #include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "analysis/tensors.hpp"
-#include "app/app.hpp"
+#include "app/crosscheck.hpp"
 #include "formats/error.hpp"
 #include "io/atomic_file.hpp"
 
@@ -26,6 +27,8 @@ struct Words {
   std::vector<std::string> tensors = {"*"};
   bool recipes = false, brief = false;
   analysis::CrosscheckOptions options;
+  analysis::AgainstFiles against;
+  std::vector<std::string> given;  ///< options on the command line
 };
 
 /// A file's tensors, read when their turn comes.
@@ -134,8 +137,29 @@ int run_converters(const Words& words, bool json) {
   return 0;
 }
 
+bool given(const Words& words, const std::string& option) {
+  return std::find(words.given.begin(), words.given.end(), option) != words.given.end();
+}
+
+/// The words that --against shares with --recipes.
+int run_shared_against(const Words& words, bool json) {
+  if (words.recipes) throw UsageError("--recipes", "and --against are two different comparisons", "give one of them");
+  if (!words.in.empty()) throw UsageError("crosscheck", "the matrix stands after --input", "--input " + words.in);
+  if (words.options.only.size() > 1) throw UsageError("--recipe", "more than one", "one, or none for every recipe");
+  analysis::AgainstFiles files = words.against;
+  files.tensors = words.tensors;
+  if (given(words, "--format")) files.options.format = words.options.format;
+  if (!words.options.only.empty()) files.options.recipe = words.options.only[0];
+  return run_against(files, words.out, words.brief, json);
+}
+
 int run(Words& words, bool json) {
-  if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes");
+  if (!words.against.theirs.empty()) return run_shared_against(words, json);
+  for (const char* option : {"--input", "--scale", "--codes", "--scales", "--tensor-scale", "--nibbles", "--layout",
+                             "--block", "--block-2d"}) {
+    if (given(words, option)) throw UsageError(option, "has no effect without --against THEIRS");
+  }
+  if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes or --against THEIRS");
   if (formats::find_format(words.options.format)) return run_converters(words, json);
   if (!formats::find_block_format(words.options.format)) {
     std::vector<std::string> names = analysis::format_names();
@@ -169,7 +193,8 @@ int run(Words& words, bool json) {
 }  // namespace
 
 void add_crosscheck(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("crosscheck", "where two orders of operation differ, and why");
+  CLI::App* command =
+      app.add_subcommand("crosscheck", "where two orders of operation differ, and whose codes these are");
   auto words = std::make_shared<Words>();
   command->add_flag("--recipes", words->recipes, "every two recipes against each other");
   command->add_option("IN", words->in, "safetensors, .npy or .h5 (default: 200 normal tensors as bf16 and as f32)")
@@ -186,7 +211,13 @@ void add_crosscheck(CLI::App& app, Context& context) {
       ->allow_extra_args(false)
       ->type_name("GLOB");
   command->add_flag("--brief", words->brief, "the tables without the examples");
-  command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
+  add_against(*command, words->against);
+  command->callback([words, command, &context] {
+    for (const CLI::Option* option : command->get_options()) {
+      if (option->count() > 0) words->given.push_back(option->get_name());
+    }
+    context.exit_code = run(*words, context.common.json);
+  });
 }
 
 }  // namespace fp4scope::app
