@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
@@ -23,7 +22,7 @@ struct NamedLayout {
 constexpr NamedLayout layouts[] = {
     {"linear", nullptr}, {"128x4", &formats::scales_128x4}, {"8x4", &formats::scales_8x4}};
 const std::vector<std::string> layout_names = {"linear", "128x4", "8x4"};
-const std::vector<std::string> nibble_names = {"low", "high"};
+const std::vector<std::string> nibble_names = {"low", "high", "halves"};
 
 /// Scale columns from one row to the next in a row-major array: the blocks of a row, or more where rows are padded. 0
 /// if the bytes are no such array.
@@ -73,9 +72,18 @@ CodeRow code_row(const TheirBytes& t, std::int64_t rows, std::int64_t cols, int 
   return {};
 }
 
+/// Where a packed row has its element c: even columns in the low or the high nibble, or ggml's order, in which a byte
+/// holds elements of a block that lie half a block apart.
+std::int64_t packed_place(const std::string& nibbles, std::int64_t c, int block) {
+  if (nibbles == "low") return c;
+  if (nibbles == "high") return c ^ 1;
+  const std::int64_t within = c % block, half = block / 2;
+  return c - within + within % half * 2 + within / half;
+}
+
 /// [count, padded cols], one a byte; padding that is not there is 0.
-std::vector<std::uint8_t> read_codes(const TheirBytes& t, const CodeRow& row, bool high_first, std::int64_t cols,
-                                     int block, std::int64_t count) {
+std::vector<std::uint8_t> read_codes(const TheirBytes& t, const CodeRow& row, const std::string& nibbles,
+                                     std::int64_t cols, int block, std::int64_t count) {
   const std::int64_t width = padded(cols, block);
   std::vector<std::uint8_t> out(static_cast<std::size_t>(count * width), 0);
 #pragma omp parallel for schedule(static)
@@ -83,7 +91,7 @@ std::vector<std::uint8_t> read_codes(const TheirBytes& t, const CodeRow& row, bo
     const std::uint8_t* const in = t.codes.data() + r * row.bytes;
     const std::int64_t present = std::min(width, row.packed ? 2 * row.bytes : row.bytes);
     for (std::int64_t c = 0; c < present; ++c) {
-      const std::uint32_t code = row.packed ? formats::unpack_nibble(in, high_first ? c ^ 1 : c) : in[c];
+      const std::uint32_t code = row.packed ? formats::unpack_nibble(in, packed_place(nibbles, c, block)) : in[c];
       out[static_cast<std::size_t>(r * width + c)] = static_cast<std::uint8_t>(code);
     }
   }
@@ -94,106 +102,139 @@ std::vector<std::uint8_t> read_codes(const TheirBytes& t, const CodeRow& row, bo
 struct Way {
   const formats::BlockFormat* format = nullptr;
   int block = 0;
-  bool tensor_scaled = false;
 
-  std::string text() const {
-    return fmt::format("{} in blocks of {}{}", format->name, block,
-                       format->tensor_scaled && !tensor_scaled ? " without a tensor scale" : "");
-  }
+  std::string text() const { return fmt::format("{} in blocks of {}", format->name, block); }
 };
 
-/// What a reading of some rows has in common with recipe exact's naive.
-struct Agreement {
-  double share = 0;
-  double distance = 0;  ///< of scale codes, on average: tells apart readings of which no byte agrees
-  bool operator>(const Agreement& other) const {
-    return share != other.share ? share > other.share : distance < other.distance;
-  }
-  bool operator==(const Agreement&) const = default;
+/// The first rows of the matrix.
+struct Head {
+  const Matrix* matrix;
+  std::int64_t count;
 };
 
-Agreement compare_bytes(const std::vector<std::uint8_t>& ours, const std::vector<std::uint8_t>& theirs) {
-  std::int64_t equal = 0, distance = 0;
-  for (std::size_t i = 0; i < ours.size(); ++i) {
-    equal += ours[i] == theirs[i];
-    distance += std::abs(ours[i] - theirs[i]);
+/// How far a reading lies from the matrix, whatever its tensor scale and recipe are:
+///
+///   sqrt(1 - <x, v>^2 / (<x, x> <v, v>)),   v = block scale * element
+///
+/// about 0.1 for the right one. Blocks with a NaN or an Inf are left out. The order of the sums is fixed.
+double reading_error(const Head& head, const Way& way, const std::vector<std::uint8_t>& codes,
+                     const std::vector<std::uint8_t>& scales) {
+  const formats::BlockFormat& f = *way.format;
+  const std::int64_t cols = head.matrix->cols, width = padded(cols, way.block), blocks = width / way.block;
+  double elements[2][256], scale_values[256], xx = 0, xv = 0, vv = 0;
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    const std::uint32_t narrow = code & (f.element.code_count() - 1);
+    elements[0][code] = formats::element_value(f, narrow);
+    elements[1][code] = f.selects() ? formats::element_value(f, narrow, true) * 6 / 7 : 0;
+    scale_values[code] = formats::decode_double(f.scale, f.selects() ? code & 0x7F : code);
   }
-  const auto size = static_cast<double>(std::max<std::size_t>(ours.size(), 1));
-  return {static_cast<double>(equal) / size, static_cast<double>(distance) / size};
+  for (std::int64_t r = 0; r < head.count; ++r) {
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const std::uint8_t scale = scales[static_cast<std::size_t>(r * blocks + b)];
+      const double* const value = elements[f.selects() && (scale & formats::selection_bit) != 0];
+      double sums[3] = {};
+      for (std::int64_t c = b * way.block; c < std::min((b + 1) * way.block, cols); ++c) {
+        const double x = head.matrix->row(r)[c];
+        const double v = value[codes[static_cast<std::size_t>(r * width + c)]] * scale_values[scale];
+        sums[0] += x * x;
+        sums[1] += x * v;
+        sums[2] += v * v;
+      }
+      if (!std::isfinite(sums[0]) || !std::isfinite(sums[2])) continue;
+      xx += sums[0];
+      xv += sums[1];
+      vv += sums[2];
+    }
+  }
+  const double cosine = xx > 0 && vv > 0 && xv > 0 ? xv / std::sqrt(xx) / std::sqrt(vv) : 0;
+  return std::sqrt(std::max(0.0, 1 - cosine * cosine));
 }
 
-/// One word for each way to read one thing, with what it agrees in.
+double equal_share(const std::vector<std::uint8_t>& ours, const std::vector<std::uint8_t>& theirs) {
+  std::int64_t equal = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) equal += ours[i] == theirs[i];
+  return static_cast<double>(equal) / static_cast<double>(ours.size());
+}
+
+/// One word for each way to read one thing, with the error of the best whole reading that has it.
 struct Reading {
   std::string name;
-  Agreement agreement;
   std::vector<std::uint8_t> bytes;
+  double error = 1;
 };
 
-Choice choose(const std::string& what, const std::string& given, const std::vector<Reading>& readings) {
-  Choice c;
-  c.what = what;
-  c.given = !given.empty();
+/// The reading that is given, or of the least error, the first one of equals.
+Choice choose(const std::string& what, const std::string& given, const std::vector<Reading>& readings,
+              const std::vector<std::uint8_t>& naive) {
   const Reading *best = nullptr, *second = nullptr;
   for (const Reading& r : readings) {
-    if (c.given ? r.name == given : !best || r.agreement > best->agreement) best = &r;
+    if (given.empty() ? !best || r.error < best->error : r.name == given) best = &r;
   }
   for (const Reading& r : readings) {
-    if (&r != best && (!second || r.agreement > second->agreement)) second = &r;
+    if (&r != best && (!second || r.error < second->error)) second = &r;
   }
-  c.taken = best->name;
-  c.agreement = best->agreement.share;
+  Choice c = {what, best->name, !given.empty(), best->error, equal_share(naive, best->bytes), "", 1, false};
   if (!second) return c;
   c.second = second->name;
-  c.second_agreement = second->agreement.share;
-  c.ambiguous = !c.given && best->agreement == second->agreement && best->bytes != second->bytes;
+  c.second_error = second->error;
+  c.ambiguous = !c.given && best->error == second->error && best->bytes != second->bytes;
   return c;
 }
 
-/// The recipe `exact`, naive, on a format.
-QuantizeConfig naive_config(const Way& way, const std::optional<TheirTensorScale>& scale) {
-  QuantizeWords words = {way.format->name, "naive", "", "", "propagate", way.block, 0};
-  words.tensor_scale = way.tensor_scaled ? "amax" : "none";
-  QuantizeConfig c = parse_config(words);
-  if (!scale || !way.tensor_scaled) return c;
-  c.scaling = TensorScaling::value;
-  c.scaling_value = scale->reciprocal ? 1 / scale->value : scale->value;
-  return c;
-}
+constexpr std::int64_t detection_elements = 1 << 18;
 
-constexpr std::int64_t detection_elements = 1 << 20;
-
-/// What is read, with the first rows of recipe exact's naive beside it.
-struct Detection {
+/// All readings of one format and block.
+struct Readings {
   Way way;
-  std::vector<Choice> choices;
-  double score = -1;
+  std::vector<Reading> nibbles, scales;
+  double error = 1;  ///< of the best; of any order, for a given one need not be the right one
 };
 
-Detection detect_way(const Way& way, const AgainstOptions& options, const Matrix& head, const Survey& survey,
-                     std::int64_t rows, const TheirBytes& theirs) {
-  const Piece piece = {survey, 0};
-  const Quantized q =
-      quantize(naive_config(way, theirs.tensor_scale), head, theirs.where, nullptr, options.stop, &piece);
-  const CodeRow row = code_row(theirs, rows, head.cols, way.format->element.bits, way.block);
-  std::vector<Reading> nibbles, scales;
+Readings read_all(const Way& way, const Head& head, const TheirBytes& theirs) {
+  const std::int64_t rows = head.matrix->rows, cols = head.matrix->cols, blocks = padded(cols, way.block) / way.block;
+  const CodeRow row = code_row(theirs, rows, cols, way.format->element.bits, way.block);
+  Readings all = {way, {}, {}, 1};
   for (const std::string& name : nibble_names) {
-    if (!row.packed && name == "high") continue;
-    Reading r = {name, {}, read_codes(theirs, row, name == "high", head.cols, way.block, head.rows)};
-    r.agreement = {compare_bytes(q.codes, r.bytes).share, 0};
-    nibbles.push_back(std::move(r));
+    if (!row.packed && name != "low") continue;
+    if (name == "halves" && 2 * row.bytes % way.block != 0) continue;
+    all.nibbles.push_back({name, read_codes(theirs, row, name, cols, way.block, head.count), 1});
   }
   for (const NamedLayout& layout : layouts) {
-    if (!fits(theirs, layout, rows, q.blocks_per_row())) continue;
-    Reading r = {layout.name, {}, read_scales(theirs, layout, rows, q.blocks_per_row(), head.rows)};
-    r.agreement = compare_bytes(q.scales, r.bytes);
-    scales.push_back(std::move(r));
+    if (!fits(theirs, layout, rows, blocks)) continue;
+    all.scales.push_back({layout.name, read_scales(theirs, layout, rows, blocks, head.count), 1});
   }
-  Detection d;
-  d.way = way;
-  d.choices = {choose("nibbles", row.packed ? options.nibbles : "", nibbles), choose("scales", options.layout, scales)};
-  d.score = d.choices[0].agreement + d.choices[1].agreement;
-  return d;
+  for (Reading& n : all.nibbles) {
+    for (Reading& s : all.scales) {
+      const double error = reading_error(head, way, n.bytes, s.bytes);
+      n.error = std::min(n.error, error);
+      s.error = std::min(s.error, error);
+      all.error = std::min(all.error, error);
+    }
+  }
+  return all;
 }
+
+/// Recipe exact's naive of the first rows, with their tensor scale where it is known.
+Quantized naive_head(const Way& way, const Head& head, const Survey& survey, const AgainstOptions& options,
+                     const TheirBytes& theirs) {
+  QuantizeWords words = {way.format->name, "naive", "", "", "propagate", way.block, 0};
+  words.tiles = options.tiles;
+  QuantizeConfig c = parse_config(words);
+  if (theirs.tensor_scale && way.format->tensor_scaled) {
+    c.scaling = TensorScaling::value;
+    c.scaling_value = theirs.tensor_scale->reciprocal ? 1 / theirs.tensor_scale->value : theirs.tensor_scale->value;
+  }
+  const Matrix& m = *head.matrix;
+  const Matrix first = {head.count, m.cols, {m.data.begin(), m.data.begin() + head.count * m.cols}, m.dtype};
+  const Piece piece = {survey, 0};
+  return quantize(c, first, theirs.where, nullptr, nullptr, &piece);
+}
+
+/// What is read.
+struct Detection {
+  Way way;
+  std::vector<Choice> choices;  ///< format, nibbles, scales
+};
 
 /// The formats that their bytes may be of.
 std::vector<const formats::BlockFormat*> possible_formats(const AgainstOptions& options, const TheirBytes& theirs) {
@@ -226,8 +267,7 @@ std::vector<Way> possible_ways(const AgainstOptions& options, const Matrix& m, c
         return (options.layout.empty() || options.layout == l.name) && fits(theirs, l, m.rows, count);
       });
       if (!any) continue;
-      if (f->tensor_scaled) ways.push_back({f, block, true});
-      if (!f->tensor_scaled || !theirs.tensor_scale) ways.push_back({f, block, false});
+      ways.push_back({f, block});
     }
   }
   return ways;
@@ -268,22 +308,24 @@ void check_words(const AgainstOptions& o, const Matrix& m) {
 Detection detect(const AgainstOptions& options, const Matrix& m, const Survey& survey, const TheirBytes& theirs) {
   const std::vector<Way> ways = possible_ways(options, m, theirs);
   if (ways.empty()) refuse_sizes(options, m, theirs);
-  const std::int64_t count = std::clamp<std::int64_t>(detection_elements / m.cols, 1, m.rows);
-  Matrix head = {count, m.cols, std::vector<float>(m.data.begin(), m.data.begin() + count * m.cols), m.dtype};
-  std::vector<Detection> found;
-  for (const Way& way : ways) found.push_back(detect_way(way, options, head, survey, m.rows, theirs));
-  std::stable_sort(found.begin(), found.end(),
-                   [](const Detection& a, const Detection& b) { return a.score > b.score; });
-  Choice format = {
-      "format", found[0].way.text(), !options.format.empty() && options.block != 0, found[0].score / 2, "", 0, false};
+  const std::int64_t most = detection_elements / m.cols / search::max_block * search::max_block;  // whole tiles
+  const Head head = {&m, std::clamp<std::int64_t>(most, std::min<std::int64_t>(search::max_block, m.rows), m.rows)};
+  std::vector<Readings> found;
+  for (const Way& way : ways) found.push_back(read_all(way, head, theirs));
+  std::stable_sort(found.begin(), found.end(), [](const Readings& a, const Readings& b) { return a.error < b.error; });
+  const Readings& best = found[0];
+  const Quantized naive = naive_head(best.way, head, survey, options, theirs);
+  Choice format = {"format", best.way.text(), ways.size() == 1, best.error, 0, "", 1, false};
   if (found.size() > 1) {
     format.second = found[1].way.text();
-    format.second_agreement = found[1].score / 2;
-    format.ambiguous = found[0].score == found[1].score && !format.given;
+    format.second_error = found[1].error;
+    format.ambiguous = found[0].error == found[1].error;
   }
-  Detection d = found[0];
-  d.choices.insert(d.choices.begin(), format);
-  return d;
+  const std::string nibbles = best.nibbles.size() > 1 ? options.nibbles : "low";
+  const Choice codes = choose("nibbles", nibbles, best.nibbles, naive.codes);
+  const Choice scales = choose("scales", options.layout, best.scales, naive.scales);
+  format.agreement = (codes.agreement + scales.agreement) / 2;
+  return {best.way, {format, codes, scales}};
 }
 
 /// A recipe's row on this format, with the choices that it has.
@@ -489,7 +531,7 @@ TensorPair read_theirs(const Detection& d, const Matrix& m, std::int64_t cols, c
                      nullptr,
                      &m,
                      cols,
-                     read_codes(theirs, row, nibbles == "high", cols, way.block, m.rows),
+                     read_codes(theirs, row, nibbles, cols, way.block, m.rows),
                      read_scales(theirs, layout_of(layout), m.rows, blocks, m.rows),
                      {}};
   check_codes(pair.codes, way, cols, theirs.where);
@@ -500,7 +542,7 @@ TensorPair read_theirs(const Detection& d, const Matrix& m, std::int64_t cols, c
   return pair;
 }
 
-/// Ranked: blocks that agree whole, then elements, then the nearest tensor scale, then the tables' order.
+/// Ranked: blocks that agree whole, then scales, then elements, then the nearest tensor scale, then the tables' order.
 struct Ranked {
   Row row;
   RecipeCount count;
@@ -508,6 +550,7 @@ struct Ranked {
 
 bool better(const Ranked& a, const Ranked& b) {
   if (a.count.equal != b.count.equal) return a.count.equal > b.count.equal;
+  if (a.count.scales_differ != b.count.scales_differ) return a.count.scales_differ < b.count.scales_differ;
   if (a.count.elements_differ != b.count.elements_differ) return a.count.elements_differ < b.count.elements_differ;
   return std::llabs(a.count.tensor_scale_ulps.value_or(0)) < std::llabs(b.count.tensor_scale_ulps.value_or(0));
 }

@@ -38,22 +38,24 @@ struct TheirBytes {
 
 struct AgainstOptions {
   std::string format, recipe, method;  ///< "": found out, every one
-  std::string nibbles, layout;         ///< "low", "high"; "linear", "128x4", "8x4"; "": found out
+  std::string nibbles, layout;         ///< "low", "high", "halves"; "linear", "128x4", "8x4"; "": found out
   int block = 0;
   bool tiles = false;
   std::function<void(double done, const std::string& what)> progress;
   const std::atomic<bool>* stop = nullptr;
 };
 
-/// A choice among ways to read them, with the share of bytes that agree with recipe exact's naive.
+/// A choice among ways to read them: the one of the least error of block scale * element against the matrix, up to one
+/// factor, so that neither their recipe nor their tensor scale has a say in it.
 struct Choice {
   std::string what;  ///< "format", "nibbles", "scales"
   std::string taken;
   bool given = false;
-  double agreement = 0;
-  std::string second;  ///< the next best; "" where there is no other
-  double second_agreement = 0;
-  bool ambiguous = false;  ///< the second agrees as well and reads something else
+  double error = 1;      ///< relative; 0.1 is a good one, 1 no relation
+  double agreement = 0;  ///< the share of bytes that are those of recipe exact's naive
+  std::string second;    ///< the next best; "" where nothing else fits
+  double second_error = 1;
+  bool ambiguous = false;  ///< the second has the same error and reads something else
 };
 
 /// One recipe and method against theirs.

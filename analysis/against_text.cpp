@@ -13,21 +13,20 @@ namespace {
 
 constexpr std::size_t shown_rows = 8;
 
-std::string share(double part) { return part == 1 ? "all" : part == 0 ? "none" : fmt::format("{:.4g} %", 100 * part); }
+std::string percent(double part) { return fmt::format("{:.3g} %", 100 * part); }
 
 std::string spelled(const std::string& what, const std::string& word) {
-  if (what == "nibbles") return word == "high" ? "even columns in the high nibble" : "even columns in the low nibble";
+  if (what == "nibbles" && word == "halves") return "nibbles half a block apart";
+  if (what == "nibbles") return "even columns in the " + word + " nibble";
   return what == "scales" ? word + " scales" : word;
 }
 
 /// How sure the reading is.
 std::string choice_line(const Choice& c) {
-  if (c.given) return fmt::format("  {}: as given, {} of it agrees with exact's naive\n", c.what, share(c.agreement));
-  std::string text = fmt::format("  {}: found, {} of it agrees with exact's naive", c.what, share(c.agreement));
-  if (c.second.empty()) return text + ", nothing else fits\n";
-  text += fmt::format("; {} of {}", share(c.second_agreement), spelled(c.what, c.second));
-  if (c.ambiguous) text += ": ambiguous, say which";
-  return text + "\n";
+  std::string text = fmt::format("  {}: {}, {} from the matrix", c.what, c.given ? "given" : "found", percent(c.error));
+  if (!c.second.empty()) text += fmt::format(", {} {}", spelled(c.what, c.second), percent(c.second_error));
+  text += fmt::format("; {} of its bytes are exact naive's", percent(c.agreement));
+  return text + (c.ambiguous ? "; AMBIGUOUS, say which\n" : "\n");
 }
 
 std::string ulps_text(const RecipeCount& r) {
@@ -35,6 +34,13 @@ std::string ulps_text(const RecipeCount& r) {
   const std::int64_t ulps = *r.tensor_scale_ulps;
   if (ulps == 0) return "its bits";
   return std::llabs(ulps) < (1 << 20) ? fmt::format("{:+} ulp", ulps) : "another";
+}
+
+/// The first few, and how many more there are.
+std::string some(const std::vector<std::string>& names, std::size_t most) {
+  if (names.size() <= most) return join(names);
+  const std::vector<std::string> first(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(most));
+  return fmt::format("{} and {} more", join(first), names.size() - most);
 }
 
 /// Whose bits their tensor scale has.
@@ -49,32 +55,62 @@ std::string tensor_scale_line(const AgainstReport& r) {
     if (*c.tensor_scale_ulps == 0 && !listed) same.push_back(c.recipe);
     if (!nearest || std::llabs(*c.tensor_scale_ulps) < std::llabs(*nearest->tensor_scale_ulps)) nearest = &c;
   }
-  if (!same.empty()) return head + ", the bits of " + join(same) + "\n";
-  if (!nearest) return head + "\n";
+  if (!same.empty()) return head + ", the bits of " + some(same, 4) + "\n";
+  if (!nearest) return r.tensor_scale->value == 1 ? "" : head + "\n";
   const std::string far = ulps_text(*nearest);
   return far == "another" ? head + ", no recipe's\n" : head + fmt::format(", {} from that of {}\n", far, nearest->name);
 }
 
-std::string ranking_text(const AgainstReport& r) {
-  std::size_t width = 6, shown = std::min(shown_rows, r.ranking.size());
-  for (std::size_t i = 0; i < shown; ++i) width = std::max(width, r.ranking[i].name.size());
-  const std::string scale = r.tensor_scale ? "  tensor scale" : "";
-  std::string text = fmt::format("  {:<{}}  {:>12}  {:>13}  {:>12}{}\n", "recipe", width, "blocks agree",
-                                 "scales differ", "codes differ", scale);
-  for (std::size_t i = 0; i < shown; ++i) {
-    const RecipeCount& c = r.ranking[i];
-    text += fmt::format("  {:<{}}  {:>12}  {:>13}  {:>12}", c.name, width, c.equal, c.scales_differ, c.codes_differ);
-    if (!ulps_text(c).empty()) text += fmt::format("  {:>12}", ulps_text(c));
-    text += "\n";
+/// Recipes that differ from theirs equally much, in one line.
+struct Alike {
+  const RecipeCount* first;
+  std::vector<std::string> names;
+};
+
+std::vector<Alike> group(const std::vector<RecipeCount>& ranking) {
+  std::vector<Alike> groups;
+  for (const RecipeCount& c : ranking) {
+    const auto alike = [&](const Alike& g) {
+      return g.first->equal == c.equal && g.first->scales_differ == c.scales_differ &&
+             g.first->elements_differ == c.elements_differ && g.first->tensor_scale_ulps == c.tensor_scale_ulps;
+    };
+    const auto found = std::find_if(groups.begin(), groups.end(), alike);
+    if (found == groups.end()) groups.push_back({&c, {c.name}});
+    else found->names.push_back(c.name);
   }
-  if (shown < r.ranking.size()) text += fmt::format("  and {} more\n", r.ranking.size() - shown);
+  return groups;
+}
+
+std::string ranking_text(const AgainstReport& r) {
+  const std::vector<Alike> groups = group(r.ranking);
+  const std::size_t shown = std::min(shown_rows, groups.size());
+  const std::string scale = r.tensor_scale ? "  tensor scale" : "";
+  std::string text =
+      fmt::format("  {:>12}  {:>13}  {:>12}{}  recipe\n", "blocks agree", "scales differ", "codes differ", scale);
+  for (std::size_t i = 0; i < shown; ++i) {
+    const RecipeCount& c = *groups[i].first;
+    text += fmt::format("  {:>12}  {:>13}  {:>12}", c.equal, c.scales_differ, c.codes_differ);
+    if (!scale.empty()) text += fmt::format("  {:>12}", ulps_text(c));
+    text += "  " + some(groups[i].names, 6) + "\n";
+  }
+  if (shown < groups.size()) text += fmt::format("  and {} with fewer\n", groups.size() - shown);
   return text;
 }
 
-std::string explained_text(const Explained& e, bool brief) {
+/// "te", or "te and 3 alike".
+std::string with_alike(const AgainstReport& r, const RecipeCount& c) {
+  for (const Alike& g : group(r.ranking)) {
+    if (g.first->name == c.name && g.names.size() > 1)
+      return fmt::format("{} and {} alike", c.name, g.names.size() - 1);
+  }
+  return c.name;
+}
+
+std::string explained_text(const AgainstReport& r, const Explained& e, bool brief) {
   const RecipeCount& c = e.count;
-  if (c.equal == c.blocks) return fmt::format("{}: all {} blocks agree\n", c.name, c.blocks);
-  std::string text = fmt::format("{}: {} of {} blocks agree, {} have another scale, {} other codes alone\n", c.name,
+  const std::string name = with_alike(r, c);
+  if (c.equal == c.blocks) return fmt::format("{}: all {} blocks agree\n", name, c.blocks);
+  std::string text = fmt::format("{}: {} of {} blocks agree, {} have another scale, {} other codes alone\n", name,
                                  c.equal, c.blocks, c.scales_differ, c.codes_differ);
   for (const ClassCount& k : e.classes) {
     text += fmt::format("  {:>8}  {:<22} {}\n", k.blocks, k.name, k.sentence);
@@ -93,7 +129,7 @@ std::string against_text(const AgainstReport& r, bool brief) {
   }
   if (r.tensor_scale) text += tensor_scale_line(r);
   text += "\n" + ranking_text(r);
-  for (const Explained& e : r.explained) text += "\n" + explained_text(e, brief);
+  for (const Explained& e : r.explained) text += "\n" + explained_text(r, e, brief);
   return text;
 }
 

@@ -25,7 +25,7 @@ struct Facts {
   sim::RecipeTensor constants;    ///< of that recipe
   std::vector<double> levels[2];  ///< of elements, and of IF4's INT4
   std::vector<const std::vector<std::uint8_t>*>
-      layouts;                            ///< readings of their scales that agree more than the one in use
+      layouts;                            ///< readings of their scales that agree in most, and more than the one in use
   bool all_up = false, all_down = false;  ///< every scale that can be is one code higher, or lower
 
   const QuantizeConfig& config() const { return pair->ours->config; }
@@ -256,8 +256,9 @@ bool beyond(const BlockCase& k, int i) {
 }
 /// A neighbour of the tie that is not the recipe's.
 bool other_side_of_tie(const BlockCase& k, int i) {
-  const int below = tie_of(k, k.place(i));
-  return below >= 0 && (k.magnitude(k.theirs[i]) == below || k.magnitude(k.theirs[i]) == below + 1);
+  const int below = tie_of(k, k.place(i)), theirs = k.magnitude(k.theirs[i]);
+  return below >= 0 && (theirs == below || theirs == below + 1) &&
+         theirs != k.magnitude(k.here[static_cast<std::size_t>(i)]);
 }
 
 bool is_nan(const BlockCase& k, int scale) { return std::isnan(k.scale_value(scale)); }
@@ -266,7 +267,7 @@ bool swapped_pairs(const BlockCase& k) {
   for (int i = 0; i < k.n; ++i) {
     if (k.theirs[i] != k.ours[i ^ 1]) return false;
   }
-  return true;
+  return !k.theirs_are(k.ours);
 }
 
 /// ggml's order, read as pairs: byte j holds elements j and j + half.
@@ -275,7 +276,7 @@ bool interleaved_halves(const BlockCase& k) {
   for (int i = 0; i < k.n; ++i) {
     if (k.theirs[i] != k.ours[i % 2 * half + i / 2]) return false;
   }
-  return true;
+  return !k.theirs_are(k.ours);
 }
 
 bool permuted_scale(const BlockCase& k) {
@@ -354,7 +355,6 @@ constexpr ClassRow rows[] = {
     {"nonfinite", "NaN or Inf in the block is handled in another way", [](Case k) { return !k.finite; }},
     {"nan_scale", "the scale is NaN although the block is finite",
      [](Case k) { return is_nan(k, k.our_scale) != is_nan(k, k.their_scale); }},
-    {"zero_block_scale", "a block of zeros has another scale", [](Case k) { return k.amax == 0 && !k.same_scale(); }},
     {"nibbles_swapped", "codes in reverse within each pair: even columns lie in the high nibble", swapped_pairs},
     {"halves_interleaved", "codes in ggml's order: byte j holds elements j and j + half a block", interleaved_halves},
     {"scales_permuted", "codes agree and the scale is another block's: scales lie in another layout", permuted_scale},
@@ -362,6 +362,7 @@ constexpr ClassRow rows[] = {
      [](Case k) { return k.f.all_up && moved_by(k, 1) && right_or_kept(k); }},
     {"all_scales_down", "every scale is one code lower than the recipe's",
      [](Case k) { return k.f.all_down && moved_by(k, -1) && right_or_kept(k); }},
+    {"zero_block_scale", "a block of zeros has another scale", [](Case k) { return k.amax == 0 && !k.same_scale(); }},
     {"other_candidate", "the scale of the recipe's other candidate, with the codes that belong to it", other_candidate},
     {"zero_scale", "the block's scale underflows to 0 and is handled in another way",
      [](Case k) { return k.amax > 0 && (k.scale_value(k.our_scale) == 0 || k.scale_value(k.their_scale) == 0); }},
@@ -431,7 +432,7 @@ Facts gather(const TensorPair& p) {
     for (std::size_t i = 0; i < scales.size(); ++i) count += scales[i] == p.ours->scales[i];
     return count;
   };
-  const std::int64_t now = agreeing(p.scales);
+  const std::int64_t now = std::max(agreeing(p.scales), static_cast<std::int64_t>(p.scales.size() / 2));
   for (const auto& [name, scales] : p.other_scales) {
     if (agreeing(scales) > now) f.layouts.push_back(&scales);
   }
@@ -545,11 +546,12 @@ std::string code_example(const BlockCase& k, int i) {
     const double numerator = own ? range * k.x[i] : static_cast<double>(k.x[i]);
     const double denominator = own ? s * a : s * static_cast<double>(k.f.pair->ours->tensor_scale);
     right = static_cast<int>(formats::encode(c.format->element, numerator / denominator).code);
-    text += fmt::format("    x / ({}) = {} in real numbers, {}\n",
-                        own                                ? fmt::format("s * a / {}", range)
-                        : c.scaling == TensorScaling::none ? "s"
-                                                           : fmt::format("s * {}", k.f.pair->ours->tensor_scale),
-                        numerator / denominator, nearest_midpoint(k, std::fabs(numerator), denominator));
+    const std::string divisor = own ? fmt::format("(s * a / {})", range)
+                                : c.scaling == TensorScaling::none
+                                    ? "s"
+                                    : fmt::format("(s * {})", k.f.pair->ours->tensor_scale);
+    text += fmt::format("    x / {} = {} in real numbers, {}\n", divisor, numerator / denominator,
+                        nearest_midpoint(k, std::fabs(numerator), denominator));
   }
   return text + "  " +
          code_line(*k.f.pair->run, a, static_cast<float>(s), k.x[i], k.here[static_cast<std::size_t>(i)], right);

@@ -36,9 +36,10 @@ Json to_json(const AgainstReport& r) {
     j["reading"].push_back({{"what", c.what},
                             {"taken", c.taken},
                             {"given", c.given},
+                            {"error", c.error},
                             {"agreement", c.agreement},
                             {"second", c.second},
-                            {"second_agreement", c.second_agreement},
+                            {"second_error", c.second_error},
                             {"ambiguous", c.ambiguous}});
   }
   j["tensor_scale"] = nullptr;
@@ -98,7 +99,9 @@ void add_against(CLI::App& command, analysis::AgainstFiles& files) {
       .add_option("--tensor-scale", files.tensor_scale,
                   "their tensor or number that values are multiplied by on decode; 1/... : its reciprocal")
       ->type_name("NAME|VALUE");
-  command.add_option("--nibbles", o.nibbles, "which nibble has the even columns: low or high (default: found out)")
+  command
+      .add_option("--nibbles", o.nibbles,
+                  "which nibble has the even columns, low or high, or ggml's order, halves (default: found out)")
       ->type_name("N");
   command.add_option("--layout", o.layout, "of their scales: linear, 128x4 or 8x4 (default: found out)")
       ->type_name("L");
