@@ -244,7 +244,13 @@ std::vector<const formats::BlockFormat*> possible_formats(const AgainstOptions& 
     throw UsageError("--format", "unknown format '" + options.format + "'",
                      suggestion(options.format, analysis::format_names()));
   }
+  const bool any = std::any_of(std::begin(sim::all_recipes), std::end(sim::all_recipes),
+                               [&](const sim::Recipe& r) { return options.recipe == r.name; });
   for (const formats::BlockFormat& f : formats::all_block_formats) {
+    const bool has = std::any_of(std::begin(sim::all_recipes), std::end(sim::all_recipes), [&](const sim::Recipe& r) {
+      return options.recipe == r.name && r.format == std::string_view(f.name);
+    });
+    if (any && !has) continue;  // the recipe that is asked for says something of the format
     const bool power = f.scale.mantissa_bits == 0;
     if ((theirs.scales_dtype == "F8_E4M3" && power) || (theirs.scales_dtype == "F8_E8M0" && !power)) continue;
     out.push_back(&f);
@@ -308,8 +314,9 @@ void check_words(const AgainstOptions& o, const Matrix& m) {
 Detection detect(const AgainstOptions& options, const Matrix& m, const Survey& survey, const TheirBytes& theirs) {
   const std::vector<Way> ways = possible_ways(options, m, theirs);
   if (ways.empty()) refuse_sizes(options, m, theirs);
-  const std::int64_t most = detection_elements / m.cols / search::max_block * search::max_block;  // whole tiles
-  const Head head = {&m, std::clamp<std::int64_t>(most, std::min<std::int64_t>(search::max_block, m.rows), m.rows)};
+  const std::int64_t tile = options.tiles ? search::max_block : 1;  // tiles are read whole
+  const std::int64_t most = detection_elements / m.cols / tile * tile;
+  const Head head = {&m, std::clamp<std::int64_t>(most, std::min(tile, m.rows), m.rows)};
   std::vector<Readings> found;
   for (const Way& way : ways) found.push_back(read_all(way, head, theirs));
   std::stable_sort(found.begin(), found.end(), [](const Readings& a, const Readings& b) { return a.error < b.error; });

@@ -1,4 +1,5 @@
 """crosscheck --against: outputs of our own recipes, corrupted on purpose, and what each is called; every count is made here, in fractions."""
+import ctypes
 import functools
 import json
 import math
@@ -9,6 +10,7 @@ import unittest
 from fractions import Fraction
 from pathlib import Path
 
+import harness
 import reference
 from harness import Case, Tensor, floats, read_safetensors, safetensors_bytes, write_safetensors
 
@@ -647,6 +649,54 @@ class Output(Against):
         self.succeeds("quantize", "in.safetensors", "-o", "theirs.safetensors", "--format", "nvfp4", "--recipe", "te")
         self.assertEqual(self.report(0)["explained"][0]["classes"], [])
         self.fails(1, ["none.safetensors"], "crosscheck", "--against", "none.safetensors", "--input", "in.safetensors")
+
+
+class Counts(ctypes.Structure):
+    """fp4scope_counts of analysis/c_api.h."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("blocks", "equal", "scales_differ", "codes_differ", "elements", "elements_differ")]
+    _fields_ += [("classes", ctypes.c_int64 * 32), ("recipe", ctypes.c_char * 64)]
+
+
+class SharedLibrary(Against):
+    """The C function from Python, in process, gives what the program gives."""
+
+    def setUp(self):
+        super().setUp()
+        path = Path(harness.PROGRAM).parent / "libfp4scope.so"
+        if not path.is_file():
+            raise unittest.SkipTest("no libfp4scope.so beside the program")
+        try:
+            self.library = ctypes.CDLL(str(path))
+        except OSError as error:  # as one built with sanitizers
+            raise unittest.SkipTest(str(error))
+        self.library.fp4scope_crosscheck.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_float,
+                                                     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(Counts)]
+        self.library.fp4scope_class_name.restype = ctypes.c_char_p
+
+    def call(self, theirs, data, dtype=b"bf16", recipe=None):
+        report, counts = ctypes.create_string_buffer(1 << 16), Counts()
+        scale, = struct.unpack("<f", theirs.scale.data)
+        tensors = theirs.tensors()
+        code = self.library.fp4scope_crosscheck(data, dtype, ROWS, COLS, tensors["w.codes"].data, tensors["w.scales"].data, scale, theirs.form.encode(), recipe,
+                                                theirs.block, report, len(report), counts)
+        return code, report.value.decode(), counts
+
+    def test_counts_and_classes(self):
+        for model, recipe in ((Te, b"te"), (Ocp, b"ocp")):
+            theirs = Theirs(self, model, self.rows)
+            data = floats([ROWS, COLS], [x for row in self.rows for x in row], "BF16").data
+            code, report, counts = self.call(theirs, data)
+            self.assertEqual((code, counts.blocks, counts.equal, counts.elements), (0, len(theirs.blocks()), len(theirs.blocks()), ROWS * COLS))
+            expected = ties(lambda below: below)(theirs)
+            wide = floats([ROWS, COLS], [x for row in self.rows for x in row]).data
+            code, report, counts = self.call(theirs, wide, b"f32", recipe)
+            self.assertEqual((code, counts.blocks - counts.equal, counts.scales_differ, counts.codes_differ, counts.recipe), (1, expected, 0, expected, recipe))
+            names = {}
+            while (name := self.library.fp4scope_class_name(len(names))) is not None:
+                names[name.decode()] = counts.classes[len(names)]
+            self.assertEqual({name: count for name, count in names.items() if count}, {"ties_down": expected})
+            self.assertIn(f"{expected}  ties_down", report)
 
 
 SHARED = os.environ.get("FP4SCOPE_SHARED", "")
