@@ -110,8 +110,9 @@ std::string explained_text(const AgainstReport& r, const Explained& e, bool brie
   const RecipeCount& c = e.count;
   const std::string name = with_alike(r, c);
   if (c.equal == c.blocks) return fmt::format("{}: all {} blocks agree\n", name, c.blocks);
-  std::string text = fmt::format("{}: {} of {} blocks agree, {} have another scale, {} other codes alone\n", name,
-                                 c.equal, c.blocks, c.scales_differ, c.codes_differ);
+  std::string text =
+      fmt::format("{}: {} of {} blocks agree, {} have another scale, {} the same scale and other codes\n", name,
+                  c.equal, c.blocks, c.scales_differ, c.codes_differ);
   for (const ClassCount& k : e.classes) {
     text += fmt::format("  {:>8}  {:<22} {}\n", k.blocks, k.name, k.sentence);
     if (!brief) text += "    " + k.example + "\n";
