@@ -605,7 +605,7 @@ AgainstReport compare_against(const AgainstOptions& options, const std::string& 
                 "NaN or Inf in the data, or a tensor scale where the recipe has none");
   }
   explain.push_back(&*given);
-  if (given != ranked.begin()) explain.push_back(&ranked[0]);
+  if (given->count.equal < ranked[0].count.equal) explain.push_back(&ranked[0]);
   for (const Ranked* r : explain) {
     const Quantized q = quantize(r->row.run.config, m, name, nullptr, options.stop);
     if (options.stop && *options.stop) return report;

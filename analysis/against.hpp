@@ -79,7 +79,7 @@ struct AgainstReport {
   std::vector<Choice> choices;
   std::optional<TheirTensorScale> tensor_scale;
   std::vector<RecipeCount> ranking;  ///< best first
-  std::vector<Explained> explained;  ///< the given recipe, and the best where that is another
+  std::vector<Explained> explained;  ///< the given recipe, and the best where more blocks agree with it
   bool agrees() const { return !explained.empty() && explained[0].count.equal == explained[0].count.blocks; }
 };
 

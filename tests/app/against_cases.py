@@ -237,6 +237,13 @@ def unclamped(t):
     return t.changed()
 
 
+def clamped_to_four(t):
+    for r, c, x, scale in list(t.elements()):
+        if abs(t.model.y(x, scale)) > 6:
+            t.codes[r][c] = t.codes[r][c] & 8 | 6
+    return t.changed()
+
+
 def zero_block(t):
     r, b = next((r, b) for r, b in t.blocks() if not any(t.rows[r][t.span(b)]))
     t.scales[r][b] += 3
@@ -274,6 +281,7 @@ ELEMENT_CLASSES = [  # class, corruption, on which models
     ("division", other_order, [Te]),
     ("reciprocal", other_order, [ModeloptDyn]),
     ("unclamped", unclamped, [Ocp]),
+    ("clamped_otherwise", clamped_to_four, [Te, ModeloptDyn, Ocp]),
     ("zero_block_scale", zero_block, MODELS),
     ("shifted", shifted, MODELS),
     ("unexplained", another_code, MODELS),
@@ -460,6 +468,29 @@ class TensorScales(Against):
         own = struct.unpack("<i", struct.pack("<f", float(rounded(max(abs(Fraction(x)) for row in rows for x in row) / 2688))))[0]
         self.assertEqual(ulps["exact"], bits + 1 - own)
         self.assertNotIn("qwantize", ulps)  # it has no tensor scale
+
+    def test_a_recipe_computes_with_another_tensor_scale(self):
+        """te's operations in fractions, from D = 1.3 times its own and S = fl(1 / D)."""
+        amax = max(abs(Fraction(x)) for row in self.rows for x in row)
+        decode = rounded(Fraction(13, 10) * amax / 2688)
+        encode, e4m3 = rounded(1 / decode), [reference.e4m3(c) for c in range(127)]
+        codes, scales = [], []
+        for row in self.rows:
+            codes.append([])
+            for at in range(0, COLS, 16):
+                xs = row[at:at + 16]
+                scale = reference.nearest(e4m3, rounded(max(abs(Fraction(x)) for x in xs) * rounded(encode * rounded(Fraction(1, 6)))))
+                factor = rounded(1 / rounded(e4m3[scale] * decode)) if scale else Fraction(0)
+                scales.append(scale)
+                codes[-1] += [reference.nearest(LEVELS, abs(rounded(Fraction(x) * factor))) | (8 if negative(x) else 0) for x in xs]
+        flat = [c for row in codes for c in row]
+        write_safetensors(self.path("theirs.safetensors"), {"w.codes": Tensor("U8", [ROWS, COLS // 2], bytes(a | b << 4 for a, b in zip(flat[::2], flat[1::2]))),
+                                                            "w.scales": Tensor("U8", [ROWS, COLS // 16], bytes(scales)), "w.tensor_scale": floats([1], [float(decode)])})
+        report = self.report(0, "--recipe", "te", "--scale", "naive")
+        row, = [row for row in report["ranking"] if row["name"] == "te"]
+        own = rounded(1 / rounded(2688 / amax))
+        bits = [struct.unpack("<i", struct.pack("<f", float(v)))[0] for v in (decode, own)]
+        self.assertEqual(row["tensor_scale_ulps"], bits[0] - bits[1])
 
     def test_a_reciprocal_is_taken_by_name_and_by_word(self):
         self.succeeds("quantize", "in.safetensors", "-o", "q.safetensors", "--format", "nvfp4", "--recipe", "compressed_tensors")
