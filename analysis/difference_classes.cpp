@@ -20,13 +20,14 @@ using sim::DataStep;
 
 /// What holds of the tensor as a whole.
 struct Facts {
-  const TensorPair* pair;
-  sim::Recipe recipe;             ///< the run's; of `exact` one in binary32 that rounds elements as it does
+  const TensorPair* pair = nullptr;
+  sim::Recipe recipe{};           ///< the run's; of `exact` one in binary32 that rounds elements as it does
   sim::RecipeTensor constants;    ///< of that recipe
   std::vector<double> levels[2];  ///< of elements, and of IF4's INT4
   std::vector<const std::vector<std::uint8_t>*>
       layouts;                            ///< readings of their scales that agree in most, and more than the one in use
   bool all_up = false, all_down = false;  ///< every scale that can be is one code higher, or lower
+  std::vector<DataStep> steps;            ///< that an element may be scaled by, the most evident first
 
   const QuantizeConfig& config() const { return pair->ours->config; }
 };
@@ -209,7 +210,7 @@ Family family(DataStep own, DataStep step) {
 std::optional<DataStep> step_of(const BlockCase& k, Family wanted) {
   if (k.integer()) return std::nullopt;
   std::vector<std::uint8_t> codes(k.here.size());
-  for (const DataStep step : all_steps) {
+  for (const DataStep step : k.f.steps) {
     if (step == k.f.recipe.data || family(k.f.recipe.data, step) != wanted) continue;
     sim::Recipe other = k.f.recipe;
     other.data = step;
@@ -412,7 +413,10 @@ sim::Recipe stand_in(const QuantizeConfig& c) {
 
 Facts gather(const TensorPair& p) {
   const QuantizeConfig& c = p.ours->config;
-  Facts f{&p, c.recipe ? *c.recipe : stand_in(c), p.ours->constants, {}, {}};
+  Facts f;
+  f.pair = &p;
+  f.recipe = c.recipe ? *c.recipe : stand_in(c);
+  f.constants = p.ours->constants;
   if (f.recipe.data == DataStep::distance) f.recipe.element = sim::converter_rows::qwantize;  // for steps that have a y
   if (!c.recipe) {
     f.constants.amax = p.ours->amax;
@@ -447,6 +451,36 @@ Facts gather(const TensorPair& p) {
   f.all_up = all > 1 && up == all;
   f.all_down = all > 1 && down == all;
   return f;
+}
+
+/// Steps by the blocks that they give the codes of, of equals in their own order.
+void order_steps(Facts& f) {
+  std::vector<std::int64_t> count(std::size(all_steps), 0);
+  for (std::size_t i = 0; i < count.size(); ++i) {
+    std::int64_t blocks = 0;
+    sim::Recipe other = f.recipe;
+    other.data = all_steps[i];
+#pragma omp parallel reduction(+ : blocks)
+    {
+      BlockCase k(f);
+      std::vector<std::uint8_t> codes(k.here.size());
+#pragma omp for schedule(static)
+      for (std::int64_t row = 0; row < f.pair->ours->rows; ++row) {
+        for (std::int64_t block = 0; block < f.pair->ours->blocks_per_row(); ++block) {
+          k.move_to(row, block);
+          if (!k.finite || !k.same_scale() || k.amax == 0 || k.integer()) continue;
+          k.codes_at(k.their_scale, other, true, codes.data());
+          blocks += k.theirs_are(codes);
+        }
+      }
+    }
+    count[i] = blocks;
+  }
+  std::vector<std::size_t> order(count.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return count[a] > count[b]; });
+  f.steps.clear();
+  for (const std::size_t i : order) f.steps.push_back(all_steps[i]);
 }
 
 constexpr std::size_t row_count = std::size(rows);
@@ -557,20 +591,15 @@ std::string code_example(const BlockCase& k, int i) {
          code_line(*k.f.pair->run, a, static_cast<float>(s), k.x[i], k.here[static_cast<std::size_t>(i)], right);
 }
 
-/// What an order of operations other than the recipe's gives for that element.
-std::string order_example(const BlockCase& k, int i) {
-  for (const Family wanted : {Family::reciprocal, Family::division, Family::other}) {
-    const std::optional<DataStep> step = step_of(k, wanted);
-    if (!step) continue;
-    sim::Recipe other = k.f.recipe;
-    other.data = *step;
-    QuantizeConfig c = k.f.config();
-    c.recipe = &other;
-    c.constants = k.f.constants;
-    return "\n    theirs as " +
-           describe(data_trace(c, k.f.pair->ours->amax, static_cast<float>(k.scale_value(k.their_scale)), k.x[i]));
-  }
-  return "";
+/// What the order of operations of that class gives for an element.
+std::string order_example(const BlockCase& k, Family wanted, int i) {
+  sim::Recipe other = k.f.recipe;
+  other.data = step_of(k, wanted).value();
+  QuantizeConfig c = k.f.config();
+  c.recipe = &other;
+  c.constants = k.f.constants;
+  const auto s = static_cast<float>(k.scale_value(k.their_scale));
+  return "\n    theirs as " + describe(data_trace(c, k.f.pair->ours->amax, s, k.x[i]));
 }
 
 /// Coordinates, both sides, and the numbers that decide.
@@ -589,9 +618,10 @@ std::string example(const BlockCase& k, const ClassRow& row) {
   std::string text = fmt::format("{}, column {}: code 0x{:x} ({}), {} 0x{:x} ({})\n", where, k.block * c.block + i,
                                  k.theirs[i], value(k.theirs[i]), name, k.ours[i], value(k.ours[i]));
   text += code_example(k, i);
-  const std::string rule = row.name;
-  const bool order = rule == "reciprocal" || rule == "division" || rule == "data_order";
-  return order ? text + order_example(k, i) : text;
+  if (row.holds == order_holds<Family::reciprocal>) return text + order_example(k, Family::reciprocal, i);
+  if (row.holds == order_holds<Family::division>) return text + order_example(k, Family::division, i);
+  if (row.holds == order_holds<Family::other>) return text + order_example(k, Family::other, i);
+  return text;
 }
 
 }  // namespace
@@ -615,7 +645,8 @@ std::vector<ClassWords> difference_classes() {
 
 std::vector<ClassCount> classify(const TensorPair& pair) {
   const std::int64_t height = pair.ours->rows, blocks = pair.ours->blocks_per_row();
-  const Facts facts = gather(pair);
+  Facts facts = gather(pair);
+  order_steps(facts);
   const std::vector<std::size_t> order = priorities(facts);
   std::vector<std::uint8_t> found(static_cast<std::size_t>(height * blocks), 0xFF);
 #pragma omp parallel

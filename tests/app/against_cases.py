@@ -409,6 +409,19 @@ for class_name, corruption, models in ELEMENT_CLASSES:
         add_corruption(class_name, corruption, one)
 
 
+class Orders(Against):
+    """A kernel of another recipe is told by the operations that it has."""
+
+    def test_the_step_that_most_blocks_follow_is_named(self):
+        self.succeeds("quantize", "in.safetensors", "-o", "theirs.safetensors", "--format", "nvfp4", "--recipe", "te_fast")
+        report = self.report(1, "--recipe", "te", "--scale", "naive")
+        count, = report["explained"][0]["classes"]
+        self.assertEqual(count["class"], "data_order")
+        self.assertIn("theirs as bf16(S / s) = ", count["example"])
+        self.assertEqual(report["explained"][1]["classes"], [])  # the best
+        self.assertEqual(report["ranking"][0]["name"], "te_fast")
+
+
 class Special(Against):
     """NaN, Inf, and blocks whose scale underflows."""
 
