@@ -29,6 +29,7 @@ static: setup
 
 # To /usr/local, or DESTDIR and PREFIX.
 install: program
+	@cmake/build.sh release fp4scope_c
 	cmake --install build/release $(if $(PREFIX),--prefix $(PREFIX))
 
 # The committed reports, from their sweep files. FP4SCOPE_SHARED names the folder with data/silero_vad_16k.safetensors.

@@ -43,6 +43,7 @@ struct QuantizeConfig {
   int scale_max = 448;      ///< for TensorScaling::amax
   Nonfinite nonfinite = Nonfinite::refuse;
   const sim::Recipe* recipe = nullptr;                           ///< null: `exact`
+  std::optional<sim::RecipeTensor> constants;                    ///< of a recipe: these, not those of the data's amax
   formats::Rounding rounding = formats::Rounding::nearest_even;  ///< of elements, where there is a choice
   bool unbiased = false;                                         ///< the 16/17 style of stochastic rounding
   std::uint64_t seed = 1;                                        ///< of stochastic rounding

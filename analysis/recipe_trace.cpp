@@ -38,6 +38,7 @@ Constants add_constants(Builder& b, const QuantizeConfig& c, int a, bool needs_e
   const int one = b.operand(1), k = b.operand(r.divisor * c.scale_max);
   const std::string range = fmt::format("{}", r.divisor * c.scale_max), q = fmt::format("{}", r.divisor);
   if (c.scaling == TensorScaling::none || r.tensor == TensorStep::none) return {one, one};
+  if (c.constants) return {b.operand(c.constants->encode), b.operand(c.constants->decode)};
   Constants out = {one, one};
   if (r.tensor == TensorStep::decode_gpu) {
     out.decode = b.step("D", "a * fl(1/" + range + ")", a, '*', b.step("", "fl(1/" + range + ")", one, '/', k));
@@ -135,7 +136,7 @@ Trace scale_trace(const QuantizeConfig& config, float a, float b) {
   Builder out;
   const int amax = out.operand(a), block = out.operand(b);
   if (!config.recipe) {
-    if (config.scaling == TensorScaling::none) return out.take();
+    if (config.scaling != TensorScaling::amax) return out.take();
     const double k = config.format->element_max() * config.scale_max;
     out.step("T", fmt::format("a / {}", k), amax, '/', out.operand(k));
     return out.take();
@@ -151,7 +152,7 @@ Trace data_trace(const QuantizeConfig& config, float a, float s, float x) {
   Builder out;
   const int amax = out.operand(a), scale = out.operand(s), element = out.operand(x), one = out.operand(1);
   if (!config.recipe) {
-    if (config.scaling == TensorScaling::none) return out.take();
+    if (config.scaling != TensorScaling::amax) return out.take();
     const double k = config.format->element_max() * config.scale_max;
     out.step("T", fmt::format("a / {}", k), amax, '/', out.operand(k));
     return out.take();

@@ -1,9 +1,10 @@
 // fp4scope crosscheck --recipes [IN]: how many scales, codes and values any two recipes differ in, and why; for an
-// element, how many of all floats any two converters code differently.
+// element, how many of all floats any two converters code differently. --against: crosscheck_against.cpp.
 #include "analysis/crosscheck.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,7 +14,6 @@
 #include "analysis/encode.hpp"
 #include "analysis/names.hpp"
 #include "analysis/tensors.hpp"
-#include "app/app.hpp"
 #include "app/crosscheck.hpp"
 #include "formats/error.hpp"
 #include "io/atomic_file.hpp"
@@ -29,16 +29,10 @@ struct Words {
   std::vector<std::string> tensors = {"*"};
   bool recipes = false, brief = false;
   analysis::CrosscheckOptions options;
-  std::optional<int> device;
   DeviceCrosscheckWords on_device;
+  analysis::AgainstFiles against;
+  std::vector<std::string> given;  ///< options on the command line
 };
-
-/// cuda or cuda:N -> N.
-int parse_device(const std::string& word) {
-  if (word == "cuda") return 0;
-  if (word.starts_with("cuda:") && word.size() == 6 && word[5] >= '0' && word[5] <= '9') return word[5] - '0';
-  throw UsageError("--device", "unknown device '" + word + "'", "there are: cuda, cuda:0, cuda:1, ...");
-}
 
 /// A file's tensors, read when their turn comes.
 std::vector<analysis::CrosscheckInput> file_inputs(const Words& words) {
@@ -137,18 +131,41 @@ int run_converters(const Words& words, bool json) {
   return 0;
 }
 
+bool given(const Words& words, const std::string& option) {
+  return std::find(words.given.begin(), words.given.end(), option) != words.given.end();
+}
+
+/// The words that --against shares with --recipes.
+int run_shared_against(const Words& words, bool json) {
+  if (words.recipes) throw UsageError("--recipes", "and --against are two different comparisons", "give one of them");
+  if (!words.in.empty()) throw UsageError("crosscheck", "the matrix stands after --input", "--input " + words.in);
+  if (words.options.only.size() > 1) throw UsageError("--recipe", "more than one", "one, or none for every recipe");
+  analysis::AgainstFiles files = words.against;
+  files.tensors = words.tensors;
+  if (given(words, "--format")) files.options.format = words.options.format;
+  if (!words.options.only.empty()) files.options.recipe = words.options.only[0];
+  return run_against(files, words.out, words.brief, json);
+}
+
 int run(Words& words, bool json) {
-  if (words.device) {
-    if (words.recipes || !words.in.empty())
+  if (!words.against.theirs.empty()) return run_shared_against(words, json);
+  for (const char* option : {"--input", "--scale", "--codes", "--scales", "--tensor-scale", "--nibbles", "--layout",
+                             "--block", "--block-2d"}) {
+    if (given(words, option)) throw UsageError(option, "has no effect without --against THEIRS");
+  }
+  if (given(words, "--device")) {
+    if (words.recipes || !words.in.empty()) {
       throw UsageError("--device", "compares kernels on inputs of its own", "leave the rest out");
-    words.on_device.device = *words.device;
+    }
     words.on_device.out = words.out;
     return run_device_crosscheck(words.on_device, json);
   }
-  if (words.on_device.full || !words.on_device.only.empty()) {
-    throw UsageError("crosscheck", "--full and --family are of --device cuda");
+  for (const char* option : {"--full", "--family"}) {
+    if (given(words, option)) throw UsageError(option, "has no effect without --device cuda");
   }
-  if (!words.recipes) throw UsageError("crosscheck", "what to compare is missing", "--recipes or --device cuda");
+  if (!words.recipes) {
+    throw UsageError("crosscheck", "what to compare is missing", "--recipes, --against THEIRS or --device cuda");
+  }
   if (formats::find_format(words.options.format)) return run_converters(words, json);
   if (!formats::find_block_format(words.options.format)) {
     std::vector<std::string> names = analysis::format_names();
@@ -195,7 +212,8 @@ void write_crosscheck(const std::string& path, const std::string& kind, const io
 }
 
 void add_crosscheck(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("crosscheck", "where two orders of operation differ, and why");
+  CLI::App* command =
+      app.add_subcommand("crosscheck", "where two orders of operation differ, and whose codes these are");
   auto words = std::make_shared<Words>();
   command->add_flag("--recipes", words->recipes, "every two recipes against each other");
   command->add_option("IN", words->in, "safetensors, .npy or .h5 (default: 200 normal tensors as bf16 and as f32)")
@@ -211,10 +229,7 @@ void add_crosscheck(CLI::App& app, Context& context) {
   command->add_option("--tensor", words->tensors, "what to compare on (default *)")
       ->allow_extra_args(false)
       ->type_name("GLOB");
-  command
-      ->add_option_function<std::string>(
-          "--device", [words](const std::string& word) { words->device = parse_device(word); },
-          "cuda: every kernel against the model, on one GPU")
+  command->add_option("--device", words->on_device.device, "cuda or cuda:N: every kernel against the model, on one GPU")
       ->type_name("D");
   command->add_flag("--full", words->on_device.full, "with --device: every converter on all floats in every direction");
   command
@@ -223,7 +238,13 @@ void add_crosscheck(CLI::App& app, Context& context) {
       ->allow_extra_args(false)
       ->type_name("F");
   command->add_flag("--brief", words->brief, "the tables without the examples");
-  command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
+  add_against(*command, words->against);
+  command->callback([words, command, &context] {
+    for (const CLI::Option* option : command->get_options()) {
+      if (option->count() > 0) words->given.push_back(option->get_name());
+    }
+    context.exit_code = run(*words, context.common.json);
+  });
 }
 
 }  // namespace fp4scope::app

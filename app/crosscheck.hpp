@@ -1,16 +1,20 @@
-// What the kinds of `crosscheck` share; for app/crosscheck*.cpp.
+// crosscheck has several things to compare; each is a file of its own, and app/crosscheck.cpp chooses.
 #pragma once
 
-#include <string>
-#include <vector>
-
-#include "io/results.hpp"
+#include "analysis/against_file.hpp"
+#include "app/app.hpp"
 
 namespace fp4scope::app {
 
-/// `crosscheck --device cuda`.
+/// What --against alone takes.
+void add_against(CLI::App& command, analysis::AgainstFiles& files);
+
+/// crosscheck --against THEIRS --input IN. 0: every block of every matrix agrees, 1: not all.
+int run_against(analysis::AgainstFiles files, const std::string& out, bool brief, bool json);
+
+/// crosscheck --device cuda. 0: every output is the model's, 1: not all.
 struct DeviceCrosscheckWords {
-  int device = 0;
+  std::string device = "cuda";
   bool full = false;
   std::vector<std::string> only;
   std::string out;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "analysis/device.hpp"
 #include "analysis/names.hpp"
 #include "app/app.hpp"
 #include "app/crosscheck.hpp"
@@ -50,7 +51,9 @@ void print_text(const std::vector<DeviceCheck>& checks) {
 
 int run_device_crosscheck(const DeviceCrosscheckWords& words, bool json) {
   analysis::DeviceCrosscheckOptions options;
-  options.device = words.device;
+  const std::vector<int> devices = analysis::parse_device(words.device);
+  if (devices.empty()) throw UsageError("--device", "cpu is what kernels are compared with", "cuda");
+  options.device = devices[0];
   options.full = words.full;
   options.only = words.only;
   const std::vector<std::string> families = analysis::device_check_families();

@@ -69,8 +69,8 @@ class InstalledPackage(unittest.TestCase):
     def test_headers_are_installed_and_sources_are_not(self):
         headers = {path.relative_to(self.prefix / "include" / "fp4scope").as_posix() for path in (self.prefix / "include").rglob("*") if path.is_file()}
         self.assertLessEqual({"formats/codec.hpp", "formats/block_format.hpp", "sim/block.hpp", "search/sse.hpp"}, headers)
-        self.assertEqual({name.split("/")[0] for name in headers}, {"formats", "sim", "search"})
-        self.assertTrue(all(name.endswith(".hpp") for name in headers))
+        self.assertEqual({name.split("/")[0] for name in headers}, {"formats", "sim", "search", "c_api.h"})
+        self.assertTrue(all(name.endswith((".hpp", ".h")) for name in headers))
 
     def test_no_path_of_the_build_is_left_in_the_package(self):
         source = str(Path(__file__).resolve().parents[2])
