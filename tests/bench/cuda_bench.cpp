@@ -63,6 +63,9 @@ constexpr Row rows_of_table[] = {
     {"nvint4", "sse", 16},
 };
 
+// Least r^T H r (quantize_hessian) and recipes (quantize_recipe) take other tasks than rows of this table have: they get
+// a table and a print_row() of their own beside it, and print_table() prints them last.
+
 /// The same numbers every time: each row of the matrix has its own generator.
 std::vector<float> draw(Draw kind, std::int64_t rows) {
   std::vector<float> x(static_cast<std::size_t>(rows * cols));
