@@ -57,7 +57,7 @@ void finish_on_host(Stream& stream, const search::SearchTask& task, const Hessia
   stream.wait();
 }
 
-/// Blocks at a time: lists of 20 bytes each.
+/// Blocks at a time: lists of 24 bytes each.
 constexpr std::int64_t most_blocks = std::int64_t{1} << 24;
 
 /// Lists for so many blocks, and what else the stages need, in memory that the next call uses again.
