@@ -6,16 +6,16 @@
 // exclusions. Rows of one block of columns share G, so 16 rows with a candidate each are one product with G. G^T x is
 // taken once a block, G^T q has q exact in binary16 and G in two pieces.
 //
-// Levels come from a table. Codes are visited in windows of eight, which begin at a multiple of four (of eight where the
-// table would be too large; of UE8M0 anywhere). A word has the level's index for each of the eight steps, four bits
-// apiece, by the upper bits of |x| relative to the window's binade. bfloat16 and binary16 have no more bits than the table
-// looks at: exact. For binary32 bit 3 says that
-// a threshold lies among the values of an entry; then |x| is compared with it. An index is a level in binary16 as it
-// stands: E2M1's three bits at bits 9 to 11 are the level times 2^-14, k at bits 6 to 8 is k 2^-18.
+// Levels come from a table. Codes are visited in windows of eight, which begin at a multiple of four (of eight where
+// the table would be too large; of UE8M0 anywhere). A word has the level's index for each of the eight steps, four bits
+// apiece, by the upper bits of |x| relative to the window's binade. bfloat16 and binary16 have no more bits than the
+// table looks at: exact. For binary32 bit 3 says that a threshold lies among the values of an entry; then |x| is
+// compared with it. An index is a level in binary16 as it stands: E2M1's three bits at bits 9 to 11 are the level times
+// 2^-14, k at bits 6 to 8 is k 2^-18.
 //
 // A row is decided when one candidate is left. Rows go together in 16s: a window that begins a little below the code of
-// the largest element's rule and, of E4M3, the one above; with what these leave, the exclusions say for each row where it can end above and below, and all go as far
-// as the last one needs. Visiting more codes than needed changes nothing.
+// the largest element's rule and, of E4M3, the one above; with what these leave, the exclusions say for each row where
+// it can end above and below, and all go as far as the last one needs. Visiting more codes than needed changes nothing.
 #include "cuda/hessian.cuh"
 
 namespace fp4scope::cuda {
@@ -51,7 +51,7 @@ FP4SCOPE_HD constexpr int table_words(Kind kind) {
 /// What depends on the tensor scale.
 struct Geometry {
   int usable;
-  int low[2];  ///< the exponent + 127 where a table begins: of codes from 0 or 4, from 8 or 12
+  int low[2];                      ///< the exponent + 127 where a table begins: of codes from 0 or 4, from 8 or 12
   float tensor_scale, over_scale;  ///< and its inverse, rounded
 };
 
@@ -158,10 +158,10 @@ struct Share {
   std::uint32_t sign[2][2 * tiles];       ///< of pairs, at bits 15 and 31
   float yx[2 * tiles][4];                 ///< G^T x, as an accumulator
   std::uint32_t amax[2];
-  float gap[2];                ///< D
-  std::uint32_t best[2][4];    ///< the least |y|^2 that this lane has, with the code in the low 8 bits
-  float upper[2];              ///< U of the row
-  int start[2];                ///< the first window visited, in units
+  float gap[2];              ///< D
+  std::uint32_t best[2][4];  ///< the least |y|^2 that this lane has, with the code in the low 8 bits
+  float upper[2];            ///< U of the row
+  int start[2];              ///< the first window visited, in units
 };
 
 template <class T, Kind kind, int tiles>
@@ -371,7 +371,8 @@ struct Filter {
       float y2[2] = {0, 0}, step[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        step[h] = is_power(kind) ? steps[h].base * (1 << (4 * quarter + k)) : __fmaf_rn(steps[h].slope, k, steps[h].base);
+        step[h] =
+            is_power(kind) ? steps[h].base * (1 << (4 * quarter + k)) : __fmaf_rn(steps[h].slope, k, steps[h].base);
       }
       std::uint32_t a[tiles][4];
 #pragma unroll
@@ -467,12 +468,11 @@ struct Filter {
   // -- exclusions: search/hessian_filter.hpp --
 
   /// How many fours of codes a row needs beyond the first that it visited, above and below, with U as it is.
-  ///   Above: fours are excluded with all further ones where the first midpoint at their first step, m s, is at least an
-  ///   element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
+  ///   Above: fours are excluded with all further ones where the first midpoint at their first step, m s, is at least
+  ///   an element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
   ///   Below: where the largest level at their last step is less than some |x| - U spread. The last step is at most
   ///   15/16 of the first of the four above (UE8M0: 8 times their own first).
-  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above,
-                         int& below) const {
+  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above, int& below) const {
     float dead = __uint_as_float(s.amax[h]) * (is_power(kind) ? 2.0f : 1.15f), clipped = 0;
 #pragma unroll
     for (int i = 0; i < 4 * tiles; ++i) {
@@ -650,8 +650,8 @@ void launch(Stream& stream, const FilterTask& f) {
   check(cudaFuncSetAttribute(filter_kernel<T, kind, tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
   const std::int64_t grid = (f.task.per_row + warps - 1) / warps * ((f.task.rows + cta_rows - 1) / cta_rows);
-  filter_kernel<T, kind, tiles><<<static_cast<unsigned>(grid), threads, static_cast<std::size_t>(bytes),
-                                  handle(stream)>>>(f);
+  filter_kernel<T, kind, tiles>
+      <<<static_cast<unsigned>(grid), threads, static_cast<std::size_t>(bytes), handle(stream)>>>(f);
   check_launch("filter");
 }
 
