@@ -164,8 +164,8 @@ std::vector<std::uint8_t> decide_on_host(const search::SearchTask& task, const s
       const search::BlockHessian hessian = {task.hessians->of(b), task.hessians->envelope.data() + b * n};
       const float* const values = x.data() + k * n;
       const search::Block block = {values, task.block, sim::amax(values, task.block)};
-      codes[k] = static_cast<std::uint8_t>(
-          search::hessian_code(space, block, hessian, room.data(), loss.data(), &mine));
+      codes[k] =
+          static_cast<std::uint8_t>(search::hessian_code(space, block, hessian, room.data(), loss.data(), &mine));
     }
     exact += mine.exact;
     wide += mine.wide;

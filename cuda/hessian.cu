@@ -39,8 +39,7 @@ void finish_on_host(Stream& stream, const search::SearchTask& task, const Hessia
   std::vector<float> x(size * static_cast<std::size_t>(device.n));
   search::SearchTask with_scale = task;
   const Scratch values(stream, number * device.n * 4), codes(stream, number);
-  gather_listed_kernel<<<grid_of(number * device.n, 256), 256, 0, handle(stream)>>>(device, number,
-                                                                                    values.as<float>());
+  gather_listed_kernel<<<grid_of(number * device.n, 256), 256, 0, handle(stream)>>>(device, number, values.as<float>());
   check_launch("gather listed");
   double tensor_scale = 0;
   stream.download(x.data(), values.as<void>(), number * device.n * 4);
@@ -57,7 +56,7 @@ void finish_on_host(Stream& stream, const search::SearchTask& task, const Hessia
   stream.wait();
 }
 
-/// Blocks at a time: lists of 20 bytes each.
+/// Blocks at a time: lists of 24 bytes each.
 constexpr std::int64_t most_blocks = std::int64_t{1} << 24;
 
 /// Lists for so many blocks, and what else the stages need, in memory that the next call uses again.
@@ -97,7 +96,8 @@ struct Counts {
 
 /// Rows of at most most_blocks blocks.
 void quantize_rows(Stream& stream, const search::SearchTask& task, DeviceHessians::Parts& parts, const Matrix& matrix,
-                   std::uint8_t* scales, std::uint8_t* packed, const float* tensor_scale, bool filtered, Counts& counts) {
+                   std::uint8_t* scales, std::uint8_t* packed, const float* tensor_scale, bool filtered,
+                   Counts& counts) {
   const std::int64_t blocks = matrix.rows * ((matrix.cols + task.block - 1) / task.block);
   const HessianTask device = make_device_task(stream, task, parts, matrix, scales, packed);
   space_kernel<<<1, 256, 0, handle(stream)>>>(search::make_space(*task.format, task.tensor_scale, task.method->rule),
@@ -129,7 +129,8 @@ void quantize_in_stages(Stream& stream, const search::SearchTask& task, DeviceHe
   const std::int64_t rows = std::max<std::int64_t>(1, most_blocks / std::max<std::int64_t>(1, per_row));
   Counts counts = {};
   for (std::int64_t first = 0; first < matrix.rows && per_row > 0; first += rows) {
-    const Matrix some = {matrix.type, static_cast<const unsigned char*>(matrix.x) + first * matrix.cols * width(matrix.type),
+    const Matrix some = {matrix.type,
+                         static_cast<const unsigned char*>(matrix.x) + first * matrix.cols * width(matrix.type),
                          std::min(rows, matrix.rows - first), matrix.cols};
     quantize_rows(stream, task, parts, some, scales + first * per_row, packed + first * per_row * task.block / 2,
                   tensor_scale, filtered, counts);

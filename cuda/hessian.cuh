@@ -19,9 +19,9 @@ namespace fp4scope::cuda {
 struct Listed {
   std::uint32_t block;
   std::uint8_t number;
-  std::uint8_t code[7];
+  std::uint8_t code[11];
 };
-inline constexpr int most_listed = 7;
+inline constexpr int most_listed = 11;
 inline constexpr int room_of_filter = 128 << 10;  ///< bytes: its table and what goes with it
 
 /// How many blocks each list has, in device memory.

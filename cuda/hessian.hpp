@@ -2,8 +2,8 @@
 //
 //   y = G^T r,   G = hi + lo + delta in binary16, scaled by a power of two, and in three pieces of bfloat16
 //
-// search/hessian_filter.hpp has G, its error and the bounds that exclude; here are the pieces, in the order in which the
-// lanes of a warp hold the second operand of mma.m16n8k16.
+// search/hessian_filter.hpp has G, its error and the bounds that exclude; here are the pieces, in the order in which
+// the lanes of a warp hold the second operand of mma.m16n8k16.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,12 @@ struct PackedFilter {
   struct Fragment {
     std::uint32_t low, high;  ///< rows 4 c, 4 c + 1 and 4 c + 2, 4 c + 3
   };
-  Fragment half[tiles][2 * tiles][2][32];   ///< hi, lo of G 2^shift in binary16
+  Fragment half[tiles][2 * tiles][2][32];    ///< hi, lo of G 2^shift in binary16
   Fragment bfloat[tiles][2 * tiles][3][32];  ///< three pieces of G in bfloat16, the largest first
   float size[16 * tiles];
   float spread[16 * tiles];
-  float gap;       ///< D / X0, with the errors of the pieces and of the tensor cores
-  float unscale;   ///< 2^-shift
+  float gap;      ///< D / X0, with the errors of the pieces and of the tensor cores
+  float unscale;  ///< 2^-shift
   int usable;
   int reserved;
 };

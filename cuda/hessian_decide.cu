@@ -129,8 +129,8 @@ __device__ void finish(const HessianTask& task, std::int64_t b, const float* x, 
 }
 
 /// The lower ends of the losses of all codes, and the least upper end: 128 threads, two codes each at most.
-__device__ void losses_of_all(const HessianTask& task, const search::Block& block,
-                              const search::BlockHessian& hessian, double* lower, double* least) {
+__device__ void losses_of_all(const HessianTask& task, const search::Block& block, const search::BlockHessian& hessian,
+                              double* lower, double* least) {
   const search::SearchSpace& space = *task.space;
   double room[2 * most_elements], upper = __longlong_as_double(0x7FF0000000000000ll);
   for (int code = space.first_code + static_cast<int>(threadIdx.x); code <= space.last_code; code += threads) {

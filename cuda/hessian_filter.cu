@@ -6,16 +6,16 @@
 // exclusions. Rows of one block of columns share G, so 16 rows with a candidate each are one product with G. G^T x is
 // taken once a block, G^T q has q exact in binary16 and G in two pieces.
 //
-// Levels come from a table. Codes are visited in windows of eight, which begin at a multiple of four (of eight where the
-// table would be too large; of UE8M0 anywhere). A word has the level's index for each of the eight steps, four bits
-// apiece, by the upper bits of |x| relative to the window's binade. bfloat16 and binary16 have no more bits than the table
-// looks at: exact. For binary32 bit 3 says that
-// a threshold lies among the values of an entry; then |x| is compared with it. An index is a level in binary16 as it
-// stands: E2M1's three bits at bits 9 to 11 are the level times 2^-14, k at bits 6 to 8 is k 2^-18.
+// Levels come from a table. Codes are visited in windows of eight, which begin at a multiple of four (of eight where
+// the table would be too large; of UE8M0 anywhere). A word has the level's index for each of the eight steps, four bits
+// apiece, by the upper bits of |x| relative to the window's binade. bfloat16 and binary16 have no more bits than the
+// table looks at: exact. For binary32 bit 3 says that a threshold lies among the values of an entry; then |x| is
+// compared with it. An index is a level in binary16 as it stands: E2M1's three bits at bits 9 to 11 are the level times
+// 2^-14, k at bits 6 to 8 is k 2^-18.
 //
 // A row is decided when one candidate is left. Rows go together in 16s: a window that begins a little below the code of
-// the largest element's rule and, of E4M3, the one above; with what these leave, the exclusions say for each row where it can end above and below, and all go as far
-// as the last one needs. Visiting more codes than needed changes nothing.
+// the largest element's rule and, of E4M3, the one above; with what these leave, the exclusions say for each row where
+// it can end above and below, and all go as far as the last one needs. Visiting more codes than needed changes nothing.
 #include "cuda/hessian.cuh"
 
 namespace fp4scope::cuda {
@@ -51,7 +51,7 @@ FP4SCOPE_HD constexpr int table_words(Kind kind) {
 /// What depends on the tensor scale.
 struct Geometry {
   int usable;
-  int low[2];  ///< the exponent + 127 where a table begins: of codes from 0 or 4, from 8 or 12
+  int low[2];                      ///< the exponent + 127 where a table begins: of codes from 0 or 4, from 8 or 12
   float tensor_scale, over_scale;  ///< and its inverse, rounded
 };
 
@@ -158,10 +158,10 @@ struct Share {
   std::uint32_t sign[2][2 * tiles];       ///< of pairs, at bits 15 and 31
   float yx[2 * tiles][4];                 ///< G^T x, as an accumulator
   std::uint32_t amax[2];
-  float gap[2];                ///< D
-  std::uint32_t best[2][3];    ///< the least |y|^2 that this lane has, with the code in the low 8 bits
-  float upper[2];              ///< U of the row
-  int start[2];                ///< the first window visited, in units
+  float gap[2];              ///< D
+  std::uint32_t best[2][4];  ///< the least |y|^2 that this lane has, with the code in the low 8 bits
+  float upper[2];            ///< U of the row
+  int start[2];              ///< the first window visited, in units
 };
 
 template <class T, Kind kind, int tiles>
@@ -175,6 +175,7 @@ struct Filter {
   // Windows and steps are counted in units: four codes of E4M3, one of UE8M0.
   static constexpr int unit_codes = is_power(kind) ? 1 : 4;
   static constexpr int window = is_power(kind) ? 3 : 1;  ///< log2 of its units
+  static constexpr int four = is_power(kind) ? 2 : 0;    ///< log2 of four codes' units
   static constexpr int last_unit = is_power(kind) ? 254 : 31;
   static constexpr float up = 1 + 0x1p-20f, down = 1 - 0x1p-20f;
 
@@ -302,7 +303,7 @@ struct Filter {
       sum += __shfl_xor_sync(full, sum, 1);
       sum += __shfl_xor_sync(full, sum, 2);
       s.gap[h] = __fmaf_rn(sum, gap, 0x1p-68f);
-      s.best[h][0] = s.best[h][1] = s.best[h][2] = infinity;
+      for (int k = 0; k < 4; ++k) s.best[h][k] = infinity;
       s.upper[h] = __uint_as_float(infinity);
       const float quotient = __uint_as_float(s.amax[h]) * geometry.over_scale * f.over_start;
       if (is_power(kind)) {
@@ -359,7 +360,7 @@ struct Filter {
     }
   }
 
-  /// Four candidates of each row from codes first[h] on: keeps each lane's three least.
+  /// Four candidates of each row from codes first[h] on: keeps each lane's four least.
   template <int quarter>
   __device__ void visit_four(Share<tiles>& s, const std::uint32_t (&levels)[2][2 * tiles], const int (&first)[2],
                              const Steps (&steps)[2], const uint2 (&g)[tiles][2 * tiles][2]) const {
@@ -370,7 +371,8 @@ struct Filter {
       float y2[2] = {0, 0}, step[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        step[h] = is_power(kind) ? steps[h].base * (1 << (4 * quarter + k)) : __fmaf_rn(steps[h].slope, k, steps[h].base);
+        step[h] =
+            is_power(kind) ? steps[h].base * (1 << (4 * quarter + k)) : __fmaf_rn(steps[h].slope, k, steps[h].base);
       }
       std::uint32_t a[tiles][4];
 #pragma unroll
@@ -409,40 +411,42 @@ struct Filter {
     }
   }
 
-  __device__ static void keep(std::uint32_t (&best)[3], std::uint32_t value) {
-    const std::uint32_t second = max(best[0], value), third = max(best[1], second);
-    best[0] = min(best[0], value);
-    best[1] = min(best[1], second);
-    best[2] = min(best[2], third);
+  __device__ static void keep(std::uint32_t (&best)[4], std::uint32_t value) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const std::uint32_t other = max(best[k], value);
+      best[k] = min(best[k], value);
+      value = other;
+    }
   }
 
-  /// Visits a window of each row.
-  __device__ void visit(Share<tiles>& s, int from_start, const uint2 (&g)[tiles][2 * tiles][2]) const {
+  /// Visits a window of each row, the lower or the upper four codes only where no row needs the others.
+  __device__ void visit(Share<tiles>& s, int from_start, bool lower, bool upper,
+                        const uint2 (&g)[tiles][2 * tiles][2]) const {
     std::uint32_t low[2][2 * tiles], high[2][2 * tiles];
     int first[2];
     Steps steps[2][2];
     const float scale = f.unit * filter.unscale;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      int unit = s.start[h] + (from_start << window);
-      const bool half = !is_power(kind) && unit == -1;  // codes 0 to 3 are left: those of unit 0
-      unit = half ? 0 : unit;
+      const int unit = s.start[h] + (from_start << window);
       first[h] = unit * unit_codes;
       steps[0][h] = steps_of(unit);
-      steps[1][h] = is_power(kind) ? steps[0][h] : steps_of(half ? -1 : unit + 1);
+      steps[1][h] = is_power(kind) ? steps[0][h] : steps_of(unit + 1);
 #pragma unroll
       for (int q = 0; q < 2; ++q) steps[q][h].base *= scale, steps[q][h].slope *= scale;
       const int at = is_power(kind) ? unit : max(unit, 0);
+      const unsigned last_four = !is_power(kind) && unit == -1 ? 0x5410 : 0x7632;  // of codes -4 .. 3: as of 0 .. 3
 #pragma unroll
       for (int p = 0; p < 2 * tiles; ++p) {
         const std::uint32_t a = indices(s.magnitude[h][2 * p], at);
         const std::uint32_t b = indices(s.magnitude[h][2 * p + 1], at);
         low[h][p] = __byte_perm(a, b, 0x5410);
-        high[h][p] = __byte_perm(a, b, 0x7632);
+        high[h][p] = __byte_perm(a, b, last_four);
       }
     }
-    visit_four<0>(s, low, first, steps[0], g);
-    visit_four<1>(s, high, first, steps[1], g);
+    if (lower) visit_four<0>(s, low, first, steps[0], g);
+    if (upper) visit_four<1>(s, high, first, steps[1], g);
   }
 
   /// U, rounded up: sqrt.approx errs by 2^-22 at most.
@@ -463,13 +467,12 @@ struct Filter {
 
   // -- exclusions: search/hessian_filter.hpp --
 
-  /// How many windows above and below its first a row needs, with U as it is.
-  ///   Above: a window is excluded with all further ones where the first midpoint at its first step, m s, is at least an
-  ///   element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
-  ///   Below: where the largest level at its last step is less than some |x| - U spread. The last step is at most 15/16
-  ///   of the first of the window above.
-  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above,
-                         int& below) const {
+  /// How many fours of codes a row needs beyond the first that it visited, above and below, with U as it is.
+  ///   Above: fours are excluded with all further ones where the first midpoint at their first step, m s, is at least
+  ///   an element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
+  ///   Below: where the largest level at their last step is less than some |x| - U spread. The last step is at most
+  ///   15/16 of the first of the four above (UE8M0: 8 times their own first).
+  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above, int& below) const {
     float dead = __uint_as_float(s.amax[h]) * (is_power(kind) ? 2.0f : 1.15f), clipped = 0;
 #pragma unroll
     for (int i = 0; i < 4 * tiles; ++i) {
@@ -481,13 +484,11 @@ struct Filter {
     dead = fminf(dead, __shfl_xor_sync(full, dead, 2));
     clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 1));
     clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 2));
-    // A first step above `until` excludes; one that is at most `from` does so for the window below it.
+    // Units with a first step above that of `until` are excluded, and those with a last step below that of `from`.
     const int until = unit_of(dead * f.over_midpoint * geometry.over_scale * up);
     const int from = unit_of(clipped * f.over_top * geometry.over_scale * down);
-    constexpr int size = 1 << window;  // a window's units; of UE8M0 its last step is the eighth, not a fraction of the next
-    const int lowest = max(from - (is_power(kind) ? size - 2 : size - 1), 1 - size);
-    above = (min(until, last_unit) - s.start[h]) >> window;
-    below = (s.start[h] - lowest) >> window;
+    above = (min(until, last_unit) - s.start[h]) >> four;
+    below = (s.start[h] - max(is_power(kind) && from > 0 ? from + 1 : from, 0) + (1 << four) - 1) >> four;
   }
 
   /// The most that any row needs.
@@ -498,16 +499,20 @@ struct Filter {
 
   __device__ int search_rows(Share<tiles>& s, const bool (&active)[2], const float (&spread)[4 * tiles],
                              const uint2 (&g)[tiles][2 * tiles][2]) const {
-    constexpr int sure = is_power(kind) ? 0 : 1;  // the window above is hardly ever excluded
-    int above = sure, below = 0, visited = 0;
-    for (; visited <= above + below; ++visited) {
-      visit(s, visited <= above ? visited : above - visited, g);
-      if (visited != sure) continue;
+    constexpr int sure = is_power(kind) ? 1 : 3;  // the window above is hardly ever excluded
+    int above = sure, below = 0, visited = 0;     // fours
+    for (int at = 0; at <= above || below > 0; at += 2) {
+      const bool downward = at > above;
+      const int from_start = downward ? (above | 1) / 2 - at / 2 : at / 2;
+      visit(s, from_start, !downward || below > 1, downward || at < above, g);
+      visited += 2;
+      if (downward) below -= 2;
+      if (at + 1 != sure) continue;
       tighten(s);
       int up_to[2], down_to[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) bounds(s, h, spread, up_to[h], down_to[h]);
-      above = max(sure, most(active, up_to)), below = max(0, most(active, down_to));
+      above = max(sure, most(active, up_to)), below = most(active, down_to);
     }
     tighten(s);
     return visited;
@@ -515,11 +520,13 @@ struct Filter {
 
   // -- results --
 
-  /// How many candidates a row has left: those of a lane in bits 0 to 3, more than it has kept in bit 8.
+  /// How many candidates a row has left, and 256 or more where a lane may have had further ones than it kept: steps a
+  /// factor of two apart, which tie most often, are in one lane.
   __device__ int left(const Share<tiles>& s, int h) const {
     const float limit = s.upper[h] * s.upper[h] * up;
     int number = 0;
-    for (int k = 0; k < 3; ++k) number += (__uint_as_float(s.best[h][k]) <= limit) << (k == 2 ? 8 : 0);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) number += (__uint_as_float(s.best[h][k]) <= limit) << (k == 3 ? 8 : 0);
     number += __shfl_xor_sync(full, number, 1);
     return number + __shfl_xor_sync(full, number, 2);
   }
@@ -527,7 +534,9 @@ struct Filter {
   /// Lists rows: their lanes together.
   __device__ void list(const Share<tiles>& s, int h, std::int64_t block, int number, bool here) const {
     const float limit = s.upper[h] * s.upper[h] * up;
-    const int mine = (__uint_as_float(s.best[h][0]) <= limit) + (__uint_as_float(s.best[h][1]) <= limit);
+    int mine = 0;
+#pragma unroll
+    for (int k = 0; k < 3; ++k) mine += __uint_as_float(s.best[h][k]) <= limit;
     int before = 0;  // codes of the lanes before this one
     for (int k = 0; k < 3; ++k) {
       const int other = __shfl_sync(full, mine, (lane & 28) + k);
@@ -546,8 +555,10 @@ struct Filter {
     }
     at = __shfl_sync(full, at, lane & 28);
     if (!few) return;
-    if (mine > 0) f.task.few[at].code[before] = static_cast<std::uint8_t>(s.best[h][0]);
-    if (mine > 1) f.task.few[at].code[before + 1] = static_cast<std::uint8_t>(s.best[h][1]);
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      if (k < mine) f.task.few[at].code[before + k] = static_cast<std::uint8_t>(s.best[h][k]);
+    }
   }
 
   /// The codes of a lane's elements at a scale's code; zeros with their signs where it has no levels.
@@ -630,7 +641,7 @@ __global__ void __launch_bounds__(threads, tiles == 1 ? ctas<T> : 1) filter_kern
       if (__any_sync(full, here && !decided)) filter.list(s, h, block, candidates, here && !decided);
     }
   }
-  if (lane == 0) atomicAdd(&task.counts->candidates, visited * 128);
+  if (lane == 0) atomicAdd(&task.counts->candidates, visited * 64);
 }
 
 template <class T, Kind kind, int tiles>
@@ -639,8 +650,8 @@ void launch(Stream& stream, const FilterTask& f) {
   check(cudaFuncSetAttribute(filter_kernel<T, kind, tiles>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory");
   const std::int64_t grid = (f.task.per_row + warps - 1) / warps * ((f.task.rows + cta_rows - 1) / cta_rows);
-  filter_kernel<T, kind, tiles><<<static_cast<unsigned>(grid), threads, static_cast<std::size_t>(bytes),
-                                  handle(stream)>>>(f);
+  filter_kernel<T, kind, tiles>
+      <<<static_cast<unsigned>(grid), threads, static_cast<std::size_t>(bytes), handle(stream)>>>(f);
   check_launch("filter");
 }
 

@@ -18,8 +18,8 @@ namespace {
 
 /// How activations are drawn, so what H is.
 enum class Kind { decaying, white, diagonal, rank_one, rank_eight, common, outliers, zero_columns, zero };
-constexpr const char* kind_names[] = {"AR(.9)", "identity", "diagonal", "rank 1", "rank 8", "common direction",
-                                      "outlier columns", "zero columns", "zero"};
+constexpr const char* kind_names[] = {"AR(.9)",           "identity",        "diagonal",     "rank 1", "rank 8",
+                                      "common direction", "outlier columns", "zero columns", "zero"};
 constexpr int kinds = 9;
 
 /// Tokens [tokens, cols], row-major.
@@ -36,7 +36,9 @@ std::vector<float> make_tokens(Kind kind, std::int64_t tokens, std::int64_t cols
       switch (kind) {
         case Kind::decaying: v = last = .9 * last + std::sqrt(1 - .81) * v; break;
         case Kind::white:
-        case Kind::diagonal: v = t == c % tokens ? kind == Kind::white ? 1.0 : 1.0 + static_cast<double>(c % 7) : 0; break;
+        case Kind::diagonal:
+          v = t == c % tokens ? kind == Kind::white ? 1.0 : 1.0 + static_cast<double>(c % 7) : 0;
+          break;
         case Kind::rank_one: v = t == 0 ? v : 0; break;
         case Kind::rank_eight: v = t < 8 ? v : 0; break;
         case Kind::common: v = 8 * shared + .1 * v; break;
