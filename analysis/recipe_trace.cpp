@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 namespace fp4scope::analysis {
 
 namespace {
@@ -111,6 +113,19 @@ void add_block_steps(Builder& out, const QuantizeConfig& c, int a, int b, bool n
   }
 }
 
+/// v over its binary32 number: not 1 for an operand that was left unrounded alone.
+double drift(double v) {
+  const double rounded = static_cast<float>(v);
+  return v == rounded || std::isnan(v) ? 1 : v / rounded;
+}
+float approximate_reciprocal(double x) {
+  return static_cast<float>(sim::reciprocal_hopper(static_cast<float>(x)) / drift(x));
+}
+float approximate_quotient(double a, double b) {
+  return static_cast<float>(sim::divide_full_hopper(static_cast<float>(a), static_cast<float>(b)) * drift(a) /
+                            drift(b));
+}
+
 }  // namespace
 
 std::vector<double> Trace::evaluate(int unrounded) const {
@@ -124,9 +139,8 @@ std::vector<double> Trace::evaluate(int unrounded) const {
     // (53 >= 2 * 24 + 2, Figueroa 1995), so rounding it once more gives the IEEE operation.
     const double wide = steps[i].operation == '*' ? left * right : left / right;
     if (static_cast<int>(i) == unrounded) out.push_back(wide);
-    else if (steps[i].operation == 'r') out.push_back(sim::reciprocal_hopper(static_cast<float>(right)));
-    else if (steps[i].operation == '~')
-      out.push_back(sim::divide_full_hopper(static_cast<float>(left), static_cast<float>(right)));
+    else if (steps[i].operation == 'r') out.push_back(approximate_reciprocal(right));
+    else if (steps[i].operation == '~') out.push_back(approximate_quotient(left, right));
     else out.push_back(steps[i].to_bf16 ? sim::round_bf16(static_cast<float>(wide)) : static_cast<float>(wide));
   }
   return out;
@@ -182,9 +196,13 @@ Trace data_trace(const QuantizeConfig& config, float a, float s, float x) {
       out.step("y", "x * (S * rcp(s))", element, '*', factor);
       break;
     }
-    case DataStep::divide_hopper:
-      out.step("y", "x /~ (s * D)", element, '~', out.step("", "s * D", scale, '*', t.decode));
+    case DataStep::divide_hopper: {
+      const float d = sim::recipe_tensor(r, a, config.scale_max).decode;
+      const bool small = r.zero_data == sim::ZeroData::small_is_one && !(s * d >= 1e-5f);
+      const int divisor = small ? one : out.step("", "s * D", scale, '*', t.decode);
+      out.step("y", small ? "x /~ 1, as s * D is below 10^-5" : "x /~ (s * D)", element, '~', divisor);
       break;
+    }
     case DataStep::scaled_first:
       out.step("y", "(x * S) * (1 / s)", out.step("", "x * S", element, '*', t.encode), '*',
                out.step("", "1 / s", one, '/', scale));
