@@ -39,7 +39,7 @@ Constants add_constants(Builder& b, const QuantizeConfig& c, int a, bool needs_e
   const std::string range = fmt::format("{}", r.divisor * c.scale_max), q = fmt::format("{}", r.divisor);
   if (c.scaling == TensorScaling::none || r.tensor == TensorStep::none) return {one, one};
   Constants out = {one, one};
-  if (r.tensor == TensorStep::decode_fl_k) {
+  if (r.tensor == TensorStep::decode_gpu) {
     out.decode = b.step("D", "a * fl(1/" + range + ")", a, '*', b.step("", "fl(1/" + range + ")", one, '/', k));
     if (needs_encode) out.encode = b.step("S", "1 / D", one, '/', out.decode);
     return out;
@@ -54,6 +54,10 @@ Constants add_constants(Builder& b, const QuantizeConfig& c, int a, bool needs_e
     out.encode = b.step("S", range + " / a", k, '/', a, bf16);
   } else if (r.tensor == TensorStep::encode_twice) {
     out.encode = b.step("S", range + " * (1 / a)", k, '*', b.step("", "1 / a", one, '/', a));
+  } else if (r.tensor == TensorStep::encode_nested_gpu) {
+    const int sixth = b.step("", "fl(1/" + q + ")", one, '/', b.operand(r.divisor));
+    const int inverse = b.step("", "1 / g", one, '/', b.step("g", "a * fl(1/" + q + ")", a, '*', sixth));
+    out.encode = b.step("S", fmt::format("{} * (1 / g)", c.scale_max), b.operand(c.scale_max), '*', inverse);
   } else {
     const int g = b.step("g", "a / " + q, a, '/', b.operand(r.divisor));
     out.encode = b.step("S", fmt::format("{} / g", c.scale_max), b.operand(c.scale_max), '/', g);

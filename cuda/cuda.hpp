@@ -158,7 +158,9 @@ void quantize_plain(Stream& stream, const search::SearchTask& task, const Matrix
 
 /// As search::recipe_block for every block of a matrix, columns padded with zeros: scales [rows, P / block], codes
 /// packed [rows, P / 2] for elements of up to 4 bits, else [rows, P]. task.tensor is sim::recipe_tensor's of the whole
-/// tensor. Tiles of `tile_rows` rows share a scale.
+/// tensor. Tiles of `tile_rows` rows share a scale. Every row, criterion, rounding and shape is served; NVFP4 rows of
+/// sim::all_recipes that round to nearest even, by one candidate or by four over six's mse, have kernels of their own
+/// where cols % 16 == 0, matrix.x is aligned to 16 bytes and codes to 8; the plain functions do the rest.
 void quantize_recipe(Stream& stream, const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
                      std::uint8_t* scales, std::uint8_t* codes);
 
@@ -168,7 +170,8 @@ void quantize_recipe_plain(Stream& stream, const search::RecipeTask& task, int b
 
 // ---- least r^T H r ----
 
-/// H of every block of columns in a device's memory, with what the filter needs of it: made once a layer.
+/// H of every block of columns in a device's memory, with what the filter needs of it: made once a layer, used by one
+/// stream at a time.
 class DeviceHessians {
  public:
   DeviceHessians(Stream& stream, const search::Hessians& hessians);
@@ -176,7 +179,7 @@ class DeviceHessians {
   ~DeviceHessians();
 
   struct Parts;
-  const Parts& parts() const { return *parts_; }
+  Parts& parts() const { return *parts_; }
 
  private:
   Parts* parts_;

@@ -37,6 +37,7 @@ struct Elements {
   std::int64_t first_row, rows, cols, padded;
   formats::FloatEncoder encoder;  ///< of wide elements
   bool by_float;                  ///< whether that serves
+  bool words;                     ///< whether four elements, and their codes, are whole words
 
   /// tensor scale * block scale of a stored scale.
   __device__ double step(std::uint8_t scale) const {
@@ -63,7 +64,8 @@ Elements elements_of(const ElementTask& task, std::int64_t rows, std::int64_t co
           cols,
           padded,
           formats::float_encoder(task.format->element, task.rounding, formats::Overflow::saturate),
-          powers && !directed};
+          powers && !directed,
+          false};
 }
 
 // ---- encode, in general ----
@@ -85,58 +87,96 @@ __device__ Codes<run> encode_wide(const Elements& e, double step, const float* x
     sim::quantize_wide_block(e.format.element, x, run, step, e.rounding, words, out.code);
     return out;
   }
-  const float inverse = step > 0 ? static_cast<float>(1 / step) : 0.0f;
+  const std::uint32_t field = __float_as_uint(static_cast<float>(step)) >> 23;  // k + 127, also of the subnormal 2^-127
+  const float other = field == 254 ? 0x1p-127f : __uint_as_float((254 - field) << 23);
+  const float inverse = step > 0 ? other : 0.0f;
   for (int k = 0; k < run; ++k) {
     out.code[k] = static_cast<std::uint8_t>(e.encoder(__float_as_uint(x[k] * inverse), words[k]));
   }
   return out;
 }
 
+/// What a thread block finds once.
+struct Tables {
+  sim::Grid grids[2];
+  double step[256];  ///< by stored scale
+};
+
+__device__ void fill(const Elements& e, Tables& tables) {
+  if (threadIdx.x < 2) tables.grids[threadIdx.x] = sim::make_grid(e.format, threadIdx.x == 1);
+  tables.step[threadIdx.x] = e.step(static_cast<std::uint8_t>(threadIdx.x));
+  __syncthreads();
+}
+
 /// Codes of elements of one block; `position` of the first in the tensor.
 template <int run>
-__device__ Codes<run> encode_run(const Elements& e, const sim::Grid grids[2], std::uint8_t scale, const float* x,
+__device__ Codes<run> encode_run(const Elements& e, const Tables& tables, std::uint8_t scale, const float* x,
                                  std::uint64_t position) {
   Codes<run> out;
   std::uint32_t words[run] = {};
   const bool stochastic = e.rounding == formats::Rounding::stochastic;
   if (stochastic) sim::fill_words(e.seed, e.stream, position, run, words);
-  const double step = e.step(scale);
+  const double step = tables.step[scale];
   if (e.format.element.bits > 4) return encode_wide<run>(e, step, x, words);
   constexpr formats::Format int4 = formats::int4;
   const bool integer = e.integer(scale);
   const formats::Format& element = integer ? int4 : e.format.element;
-  const sim::Grid& grid = grids[integer ? 1 : 0];
+  const sim::Grid& grid = tables.grids[integer ? 1 : 0];
   const double factor = sim::grid_factor(e.format);
   if (stochastic) sim::quantize_block_stochastic(element, grid, x, run, step, words, out.code, factor);
   else sim::quantize_block(element, grid, x, run, step, out.code, factor);
   return out;
 }
 
-template <int run>
-__device__ void store_codes(const Codes<run>& c, bool wide, std::int64_t position, std::uint8_t* codes) {
-  if (wide) {
-    for (int k = 0; k < run; ++k) codes[position + k] = c.code[k];
-  } else {
-    for (int k = 0; k < run; k += 2) codes[(position + k) / 2] = formats::pack_nibbles(c.code[k], c.code[k + 1]);
+/// `run` elements from `col` on of a row that begins at x, zeros in the padding; four in whole words where `e.words`.
+template <int run, class T>
+__device__ void load_values(const Elements& e, const T* x, std::int64_t col, float* values) {
+  if constexpr (run == 4) {
+    if (e.words) {
+      using Words = std::conditional_t<sizeof(T) == 4, uint4, uint2>;
+      const Words words = *reinterpret_cast<const Words*>(x + col);
+      T four[4];
+      memcpy(four, &words, sizeof words);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) values[k] = widened(four, k);
+      return;
+    }
   }
+#pragma unroll
+  for (int k = 0; k < run; ++k) values[k] = col + k < e.cols ? widened(x, col + k) : 0.0f;
+}
+
+template <int run>
+__device__ void store_codes(const Elements& e, const Codes<run>& c, std::int64_t position, std::uint8_t* codes) {
+  const bool wide = e.format.element.bits > 4;
+  std::uint8_t nibbles[run / 2];
+#pragma unroll
+  for (int k = 0; k < run; k += 2) nibbles[k / 2] = formats::pack_nibbles(c.code[k], c.code[k + 1]);
+  if (run == 4 && e.words) {
+    if (wide)
+      *reinterpret_cast<uchar4*>(codes + position) =
+          make_uchar4(c.code[0], c.code[1], c.code[run - 2], c.code[run - 1]);
+    else *reinterpret_cast<uchar2*>(codes + position / 2) = make_uchar2(nibbles[0], nibbles[run / 2 - 1]);
+    return;
+  }
+  for (int k = 0; k < run && wide; ++k) codes[position + k] = c.code[k];
+  for (int k = 0; k < run / 2 && !wide; ++k) codes[position / 2 + k] = nibbles[k];
 }
 
 /// `run` consecutive elements a thread, which lie in one block.
 template <int run, class T>
 __global__ void encode_kernel(Elements e, const T* x, const std::uint8_t* scales, std::uint8_t* codes) {
-  __shared__ sim::Grid grids[2];
-  if (threadIdx.x < 2) grids[threadIdx.x] = sim::make_grid(e.format, threadIdx.x == 1);
-  __syncthreads();
+  __shared__ Tables tables;
+  fill(e, tables);
   const std::int64_t per_row = e.padded / run, stride = static_cast<std::int64_t>(gridDim.x) * threads;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < e.rows * per_row;
        i += stride) {
     const std::int64_t row = quotient(i, per_row), col = (i - row * per_row) * run;
     float values[run];
-#pragma unroll
-    for (int k = 0; k < run; ++k) values[k] = col + k < e.cols ? widened(x, row * e.cols + col + k) : 0.0f;
+    load_values<run>(e, x + row * e.cols, col, values);
     const std::uint8_t scale = scales[quotient(i, e.block / run)];
     const auto position = static_cast<std::uint64_t>((e.first_row + row) * e.padded + col);
-    store_codes(encode_run<run>(e, grids, scale, values, position), e.format.element.bits > 4, i * run, codes);
+    store_codes(e, encode_run<run>(e, tables, scale, values, position), i * run, codes);
   }
 }
 
@@ -393,7 +433,8 @@ void encode(Stream& stream, const ElementTask& task, const Matrix& matrix, const
   if (is_plain_nearest(task, matrix, codes)) {
     encode_nearest(stream, task, matrix, scales, codes);
   } else {
-    const Elements e = elements_of(task, matrix.rows, matrix.cols);
+    Elements e = elements_of(task, matrix.rows, matrix.cols);
+    e.words = e.cols == e.padded && aligned(matrix.x, 16) && aligned(codes, 4);
     with_type(matrix.type, matrix.x, [&](const auto* x) {
       if (task.block % 4 == 0) launch_encode<4>(stream, e, x, scales, codes);
       else launch_encode<2>(stream, e, x, scales, codes);

@@ -190,29 +190,45 @@ __device__ inline std::uint32_t bits_below(double t, bool strictly) {
 
 /// The seven thresholds of a scale code, in the order in which halving looks at them: b3; b1, b5; b0, b4, b2, b6. Of
 /// 16-bit types each stands in both halves of its word, and a pair is given as its first and the exclusive or of both:
-/// b3; b1, b1^b5; b0, b0^b4, b0^b2, b0^b2^b4^b6.
+/// b3; b1, b1^b5; b0, b0^b4, b0^b2, b0^b2^b4^b6. The last word is 1 / step, rounded.
 struct Thresholds7 {
   uint4 first, second;
+
+  __device__ float inverse() const { return __uint_as_float(second.w); }
+};
+
+/// The thresholds of all scale codes up to NaN's. Halves apart, so that threads that look up different codes seldom
+/// wait for one another's banks.
+template <int codes>
+struct Table {
+  uint4 first[codes], second[codes];
+
+  __device__ Thresholds7 operator[](int code) const { return {first[code], second[code]}; }
+  __device__ float inverse(int code) const { return __uint_as_float(second[code].w); }
 };
 
 /// Of a step that is not positive (a scale of 0, NaN): NaN, which nothing is above.
 template <class T>
 __device__ inline Thresholds7 make_thresholds7(const FastFormat& format, float tensor_scale, int code) {
   const double step = static_cast<double>(tensor_scale) * static_cast<double>(format.scale_value[code]);
+  const std::uint32_t inverse = __float_as_uint(static_cast<float>(1 / step));
   std::uint32_t b[7];
   for (int k = 0; k < 7; ++k) {
-    b[k] = step > 0 ? bits_below<T>(static_cast<double>(format.midpoint[k]) * step, k % 2 == 1) : 0x7FFFFFFFu >> (32 - 8 * sizeof(T));
+    b[k] = step > 0 ? bits_below<T>(static_cast<double>(format.midpoint[k]) * step, k % 2 == 1)
+                    : 0x7FFFFFFFu >> (32 - 8 * sizeof(T));
     if constexpr (sizeof(T) == 2) b[k] = (b[k] & 0xFFFFu) * 0x10001u;
   }
-  if constexpr (sizeof(T) == 4) return {{b[3], b[1], b[5], b[0]}, {b[4], b[2], b[6], 0}};
-  return {{b[3], b[1], b[1] ^ b[5], b[0]}, {b[0] ^ b[4], b[0] ^ b[2], b[0] ^ b[2] ^ b[4] ^ b[6], 0}};
+  if constexpr (sizeof(T) == 4) return {{b[3], b[1], b[5], b[0]}, {b[4], b[2], b[6], inverse}};
+  return {{b[3], b[1], b[1] ^ b[5], b[0]}, {b[0] ^ b[4], b[0] ^ b[2], b[0] ^ b[2] ^ b[4] ^ b[6], inverse}};
 }
 
-/// thresholds[code] for all codes up to NaN's, 128 or 256 of them, by all threads of a block; then __syncthreads().
-template <class T>
-__device__ inline void fill_thresholds(const FastFormat& format, float tensor_scale, int codes, Thresholds7* table) {
+/// Fills a table by all threads of a block; then __syncthreads().
+template <class T, int codes>
+__device__ inline void fill_thresholds(const FastFormat& format, float tensor_scale, Table<codes>& table) {
   for (int code = static_cast<int>(threadIdx.x); code < codes; code += static_cast<int>(blockDim.x)) {
-    table[code] = make_thresholds7<T>(format, tensor_scale, code);
+    const Thresholds7 t = make_thresholds7<T>(format, tensor_scale, code);
+    table.first[code] = t.first;
+    table.second[code] = t.second;
   }
 }
 
@@ -232,18 +248,23 @@ __device__ inline std::uint32_t nibbles_of_pair(const Thresholds7& t, std::uint3
   const std::uint32_t middle = __hgt2_mask(x, pair_of<T>(second));
   const std::uint32_t third = (t.first.w ^ (high & t.second.x)) ^ (middle & (t.second.y ^ (high & t.second.z)));
   const std::uint32_t low = __hgt2_mask(x, pair_of<T>(third));
-  return select_bits(0x80008000u, word,
-                     select_bits(0x40004000u, high, select_bits(0x20002000u, middle, low)));
+  return select_bits(0x80008000u, word, select_bits(0x40004000u, high, select_bits(0x20002000u, middle, low)));
 }
 
-/// The same nibble of one binary32 number, in the lowest four bits.
-__device__ inline std::uint32_t nibble_of(const Thresholds7& t, std::uint32_t word) {
+/// packed * 16 + the nibble of one binary32 number. |x| > b iff b - |x| is negative, which a subtraction, correctly
+/// rounded, gives without fail; b = NaN has its sign clear and |x| = NaN is not met (a block with one has such b, and
+/// the sum of NaNs is positive). Subtractions go beside the bitwise operations, which are the narrow place. Bit 2 of
+/// the index is set above b3; bit 1 above b5, or b1 but not b3; bit 0 above an odd number of thresholds.
+__device__ inline std::uint32_t append_nibble(std::uint32_t packed, const Thresholds7& t, std::uint32_t word) {
   const float x = fabsf(__uint_as_float(word));
-  const bool high = x > __uint_as_float(t.first.x);
-  const bool middle = x > __uint_as_float(high ? t.first.z : t.first.y);
-  const std::uint32_t even = high ? t.second.x : t.first.w, odd = high ? t.second.z : t.second.y;
-  const bool low = x > __uint_as_float(middle ? odd : even);
-  return (word >> 31 << 3) | (high ? 4u : 0u) | (middle ? 2u : 0u) | (low ? 1u : 0u);
+  const auto above = [&](std::uint32_t b) { return __float_as_uint(__uint_as_float(b) - x); };
+  const std::uint32_t a3 = above(t.first.x), a1 = above(t.first.y), a5 = above(t.first.z);
+  const std::uint32_t a0 = above(t.first.w), a4 = above(t.second.x), a2 = above(t.second.y), a6 = above(t.second.z);
+  const std::uint32_t middle = a1 ^ a3 ^ a5, low = middle ^ (a0 ^ a2 ^ a4) ^ a6;
+  packed = __funnelshift_l(word, packed, 1);
+  packed = __funnelshift_l(a3, packed, 1);
+  packed = __funnelshift_l(middle, packed, 1);
+  return __funnelshift_l(low, packed, 1);
 }
 
 /// Eight elements packed, the first in the lowest four bits; sign and magnitude.
@@ -252,7 +273,7 @@ __device__ inline std::uint32_t encode_eight(const Thresholds7& t, const std::ui
   if constexpr (sizeof(T) == 4) {
     std::uint32_t packed = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) packed |= nibble_of(t, word[i]) << 4 * i;
+    for (int i = 7; i >= 0; --i) packed = append_nibble(packed, t, word[i]);
     return packed;
   } else {
     std::uint32_t n[4];
@@ -322,9 +343,11 @@ struct Shares {
   int count, chunk, at;
   Share<T> next;
 
-  __device__ Shares(const T* x, int count) : x(x), count(count) {
-    chunk = (count + threads - 1) / threads - 1 - static_cast<int>(blockIdx.x);
-    next = load();
+  __device__ Shares(const T* x, int count) : x(x), count(count), chunk(first() / threads) { next = load(); }
+  /// The number of a thread's first share, where it has one; each of the others is gridDim.x * threads lower.
+  __device__ int first() const {
+    return ((count + threads - 1) / threads - 1 - static_cast<int>(blockIdx.x)) * threads +
+           static_cast<int>(threadIdx.x);
   }
   __device__ bool more() const { return chunk >= 0; }
   /// This turn's share, its number in `at`; the next is on its way.

@@ -30,6 +30,9 @@ struct Rotation {
   double scale;
   std::int64_t rows, cols, padded;
   bool whole_in, whole_out;  ///< whether runs can be read, and four points written, in words of 16 bytes
+  std::uint32_t minus[sim::max_hadamard_size / 32];  ///< bit i % 32 of word i / 32: s_i is -1
+
+  __device__ bool is_minus(int i) const { return (minus[i / 32] >> i % 32 & 1) != 0; }
 
   /// Where element `at` of the padded matrix lies, or -1 in the padding.
   __device__ std::int64_t find(std::int64_t at) const {
@@ -57,10 +60,6 @@ __device__ float with_sign_back(const Rotation& r, bool negative, float sum) {
   return r.back && negative ? 0 - sum : sum;
 }
 
-__device__ constexpr bool is_minus(int i, int j) {
-  return sim::hadamard_sign(static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)) < 0;
-}
-
 // ---- runs of up to 16 ----
 
 /// The n elements of a run; in the padding zeros.
@@ -86,7 +85,7 @@ __device__ void load_run(const Rotation& r, const T* x, std::int64_t at, float* 
 }
 
 template <int n, bool exact, class T>
-__global__ void short_kernel(Rotation r, const std::int8_t* signs, const T* x, float* out) {
+__global__ void short_kernel(Rotation r, const T* x, float* out) {
   constexpr int points = n < 4 ? n : 4, per_run = n / points;
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * threads;  // a multiple of per_run: j stays
@@ -94,12 +93,12 @@ __global__ void short_kernel(Rotation r, const std::int8_t* signs, const T* x, f
   float factor[n];  // of x_i in t_i, with H_ij
 #pragma unroll
   for (int i = 0; i < n; ++i) {
-    const bool minus = is_minus(i, j) != (!r.back && signs[i] < 0);
+    const bool minus = (__popc(static_cast<unsigned>(i & j)) % 2 != 0) != (!r.back && r.is_minus(i));
     const float scale = exact ? 1.0f : static_cast<float>(r.scale);
     factor[i] = minus ? -scale : scale;
   }
   bool negative[points];
-  for (int c = 0; c < points; ++c) negative[c] = signs[j + c] < 0;
+  for (int c = 0; c < points; ++c) negative[c] = r.is_minus(j + c);
   for (std::int64_t p = first; p < r.rows * r.padded / points; p += stride) {
     float term[n], y[points];
     load_run<n>(r, x, p / per_run * n, term);
@@ -134,7 +133,7 @@ __device__ double flipped(double x, std::uint32_t sign_bit) {
 /// The padded matrix, tile after tile. Runs lie 16 bytes more apart than they are long, so that threads of a warp that
 /// read different runs read different banks.
 template <bool exact, class T>
-__global__ void long_kernel(Rotation r, const std::int8_t* signs, const T* x, float* out) {
+__global__ void long_kernel(Rotation r, const T* x, float* out) {
   constexpr int apart = 16 / sizeof(Sum<exact>);
   __shared__ alignas(16) Sum<exact> term[tile + tile / 32 * apart];
   const int log_n = __ffs(r.n) - 1;
@@ -146,7 +145,7 @@ __global__ void long_kernel(Rotation r, const std::int8_t* signs, const T* x, fl
       const std::int64_t from = first + e < count ? r.find(first + e) : -1;
       const float value = from >= 0 ? widened(x, from) : 0.0f;
       const float t = exact ? value : __fmul_rn(value, static_cast<float>(r.scale));
-      term[e + (e >> log_n) * apart] = !r.back && signs[e & (r.n - 1)] < 0 ? -t : t;
+      term[e + (e >> log_n) * apart] = !r.back && r.is_minus(e & (r.n - 1)) ? -t : t;
     }
     __syncthreads();
     const int e = long_points * static_cast<int>(threadIdx.x), j = e & (r.n - 1);
@@ -163,18 +162,18 @@ __global__ void long_kernel(Rotation r, const std::int8_t* signs, const T* x, fl
     }
 #pragma unroll
     for (int c = 0; c < long_points; ++c) {
-      const float y = with_sign_back(r, signs[j + c] < 0, rounded<exact>(r, sum[c]));
+      const float y = with_sign_back(r, r.is_minus(j + c), rounded<exact>(r, sum[c]));
       if (first + e + c < count) out[first + e + c] = y;
     }
   }
 }
 
 template <bool exact, class T>
-void launch(Stream& stream, const Rotation& r, const std::int8_t* signs, const T* x, float* out) {
+void launch(Stream& stream, const Rotation& r, const T* x, float* out) {
   const std::int64_t count = r.rows * r.padded;
   const auto start = [&](const auto kernel, int a_block) {
     const unsigned grid = filling_grid(stream, kernel, threads, count, a_block);
-    kernel<<<grid, threads, 0, handle(stream)>>>(r, signs, x, out);
+    kernel<<<grid, threads, 0, handle(stream)>>>(r, x, out);
   };
   switch (r.n) {
     case 2: return start(short_kernel<2, exact, T>, 2 * threads);
@@ -193,13 +192,12 @@ void rotate(Stream& stream, int n, const std::int8_t* signs, HadamardArithmetic 
   select(stream.device());
   const std::int64_t padded = (matrix.cols + n - 1) / n * n;
   const bool whole_in = matrix.cols == padded && aligned(matrix.x, 16);
-  const Rotation r = {arithmetic,  back,   n,        sim::hadamard_scale(n), matrix.rows,
-                      matrix.cols, padded, whole_in, aligned(out, 16)};
-  const Scratch room(stream, n);
-  stream.upload(room.as<std::int8_t>(), signs, n);
+  Rotation r = {arithmetic,  back,   n,        sim::hadamard_scale(n), matrix.rows,
+                matrix.cols, padded, whole_in, aligned(out, 16),       {}};
+  for (int i = 0; i < n; ++i) r.minus[i / 32] |= (signs[i] < 0 ? 1u : 0u) << i % 32;
   with_type(matrix.type, matrix.x, [&](const auto* x) {
-    if (arithmetic == HadamardArithmetic::exact) launch<true>(stream, r, room.as<std::int8_t>(), x, out);
-    else launch<false>(stream, r, room.as<std::int8_t>(), x, out);
+    if (arithmetic == HadamardArithmetic::exact) launch<true>(stream, r, x, out);
+    else launch<false>(stream, r, x, out);
   });
   check_launch("rotate");
 }

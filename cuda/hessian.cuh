@@ -17,11 +17,12 @@ namespace fp4scope::cuda {
 
 /// A block and the codes that are left of it.
 struct Listed {
-  std::int64_t block;
-  std::uint8_t number;  ///< all_codes: nothing is known
+  std::uint32_t block;
+  std::uint8_t number;
   std::uint8_t code[7];
 };
-inline constexpr int most_listed = 7, all_codes = 255;
+inline constexpr int most_listed = 7;
+inline constexpr int room_of_filter = 128 << 10;  ///< bytes: its table and what goes with it
 
 /// How many blocks each list has, in device memory.
 struct ListCounts {
@@ -42,9 +43,10 @@ struct HessianTask {
   std::uint8_t* scales;
   std::uint8_t* packed;
   Listed* few;
-  std::int64_t* all;
-  std::int64_t* host;
+  std::uint32_t* all;
+  std::uint32_t* host;
   ListCounts* counts;
+  void* filter_room;
 
   __device__ search::BlockHessian hessian(std::int64_t b) const {
     const std::int64_t column = b % per_row;
@@ -77,9 +79,10 @@ __device__ inline void write_block(const HessianTask& task, std::int64_t b, cons
   for (int i = 2 * lane; i < task.n; i += 64) out[i / 2] = formats::pack_nibbles(code_of(x[i]), code_of(x[i + 1]));
 }
 
-/// Decides the blocks of `few`, or all blocks listed in `all` (null: every block) going through every code.
+/// Decides the blocks of `few`, listing in `all` what intervals can't tell; and the blocks listed in `all` (null: every
+/// block) going through every code.
 void decide_few(Stream& stream, const HessianTask& task);
-void decide_all(Stream& stream, const HessianTask& task, const std::int64_t* all, std::int64_t blocks);
+void decide_all(Stream& stream, const HessianTask& task, const std::uint32_t* all, std::int64_t blocks);
 
 /// Whether the tensor cores' filter takes a task, and the filter itself. Writes what it decides, lists the rest.
 bool has_filter_kernel(const search::SearchTask& task);

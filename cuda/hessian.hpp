@@ -41,6 +41,8 @@ struct DeviceHessians::Parts {
   int tiles;  ///< of PackedFilter; 0: blocks too large for it
   std::int64_t columns;
   Memory h, envelope, filters;
+  Memory room;        ///< of the stages, grown when a matrix needs more
+  HostMemory counts;  ///< what comes back of them
 };
 
 /// search::hessian_code for some blocks: x [number, n], column[number] -> codes.

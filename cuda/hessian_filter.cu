@@ -6,14 +6,16 @@
 // exclusions. Rows of one block of columns share G, so 16 rows with a candidate each are one product with G. G^T x is
 // taken once a block, G^T q has q exact in binary16 and G in two pieces.
 //
-// Levels come from a table. Codes are visited in groups of eight: of an E4M3 scale one binade, of UE8M0 eight binades.
-// A word has the level's index for each of the eight steps, four bits apiece, by the upper bits of |x| relative to the
-// group's binade. bfloat16 and binary16 have no more bits than the table looks at: exact. For binary32 bit 3 says that
+// Levels come from a table. Codes are visited in windows of eight, which begin at a multiple of four (of eight where the
+// table would be too large; of UE8M0 anywhere). A word has the level's index for each of the eight steps, four bits
+// apiece, by the upper bits of |x| relative to the window's binade. bfloat16 and binary16 have no more bits than the table
+// looks at: exact. For binary32 bit 3 says that
 // a threshold lies among the values of an entry; then |x| is compared with it. An index is a level in binary16 as it
 // stands: E2M1's three bits at bits 9 to 11 are the level times 2^-14, k at bits 6 to 8 is k 2^-18.
 //
-// A row is decided when one candidate is left. Rows go together in 16s, from the group of the largest element's rule
-// up, then down, until each excludes the rest; visiting more codes than needed changes nothing.
+// A row is decided when one candidate is left. Rows go together in 16s: a window that begins a little below the code of
+// the largest element's rule and, of E4M3, the one above; with what these leave, the exclusions say for each row where it can end above and below, and all go as far
+// as the last one needs. Visiting more codes than needed changes nothing.
 #include "cuda/hessian.cuh"
 
 namespace fp4scope::cuda {
@@ -34,17 +36,23 @@ FP4SCOPE_HD constexpr bool is_integer(Kind kind) { return kind == Kind::nvint4; 
 template <class T>
 constexpr int key_shift = sizeof(T) == 2 && !std::is_same_v<T, __half> ? 16 : 13;
 FP4SCOPE_HD constexpr int binades(Kind kind) { return is_power(kind) ? 14 : 10; }
-FP4SCOPE_HD constexpr int tables(Kind kind) { return is_power(kind) ? 1 : 2; }  ///< codes up to 7 of E4M3 are no binade
+/// Of E4M3: windows that begin at codes 0, 8 (and every further binade), 4, 12 (and every further binade).
+template <class T>
+constexpr bool any_four = key_shift<T> == 16;
+FP4SCOPE_HD constexpr int tables(Kind kind, bool four) { return is_power(kind) ? 1 : four ? 4 : 2; }
+FP4SCOPE_HD constexpr int first_code_of(Kind kind, int which) {
+  return is_power(kind) ? 0 : which % 2 * 8 + which / 2 * 4;
+}
 template <class T>
 FP4SCOPE_HD constexpr int table_words(Kind kind) {
-  return tables(kind) * binades(kind) << (23 - key_shift<T>);
+  return tables(kind, any_four<T>) * binades(kind) << (23 - key_shift<T>);
 }
 
 /// What depends on the tensor scale.
 struct Geometry {
   int usable;
-  int low[2];  ///< the exponent + 127 where a table begins: for codes up to 7, for the next eight
-  float tensor_scale;
+  int low[2];  ///< the exponent + 127 where a table begins: of codes from 0 or 4, from 8 or 12
+  float tensor_scale, over_scale;  ///< and its inverse, rounded
 };
 
 struct FilterTask {
@@ -52,9 +60,11 @@ struct FilterTask {
   const void* filters;
   const std::uint32_t* table;
   const Geometry* geometry;
-  int last_code;
-  float start_divisor;  ///< the largest element's rule
-  float midpoint, top;  ///< the first threshold and the last level, in steps
+  int first_code, last_code, nan_code;
+  float over_start;     ///< 1 / the divisor of the largest element's rule
+  float midpoint;       ///< the first threshold, in steps
+  float over_midpoint;  ///< 1 / midpoint
+  float over_top;       ///< 1 / the last level, of E4M3 at 15/16 of a step
   float unit;           ///< a level is that many of its binary16
   bool vectors;         ///< four elements may be read at once
 };
@@ -83,24 +93,24 @@ __device__ std::uint32_t table_word(const sim::Grid& grid, Kind kind, double ten
   return word;
 }
 
-__global__ void table_kernel(const search::SearchSpace* space, Kind kind, int shift, bool wide, Geometry* geometry,
-                             std::uint32_t* table) {
+__global__ void table_kernel(const search::SearchSpace* space, Kind kind, bool four, int shift, bool wide,
+                             Geometry* geometry, std::uint32_t* table) {
   const double t = space->tensor_scale;
   const bool usable = t >= 0x1p-60 && t <= 0x1p60;
-  const int first_of[2] = {0, 8}, mantissa = 23 - shift, words = binades(kind) << mantissa;
+  const int mantissa = 23 - shift, words = binades(kind) << mantissa;
   int low[2] = {0, 0};
-  for (int k = 0; usable && k < tables(kind); ++k) {
-    const int lowest = is_power(kind) || k == 1 ? first_of[k] : 1;
+  for (int k = 0; usable && k < 2; ++k) {
+    const int lowest = is_power(kind) ? 0 : k == 0 ? 1 : 8;
     low[k] = exponent_of(space->grid.midpoint[0] * step_of(kind, t, lowest)) - 1;
   }
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i == 0) *geometry = {usable, {low[0] + 127, low[1] + 127}, static_cast<float>(t)};
-  if (!usable || i >= tables(kind) * words) return;
+  if (i == 0) *geometry = {usable, {low[0] + 127, low[1] + 127}, static_cast<float>(t), static_cast<float>(1 / t)};
+  if (!usable || i >= tables(kind, four) * words) return;
   const int at = i % words, which = i / words;
-  const double binade = formats::exp2_exact(low[which] + (at >> mantissa)), parts = formats::exp2_exact(mantissa);
+  const double binade = formats::exp2_exact(low[which % 2] + (at >> mantissa)), parts = formats::exp2_exact(mantissa);
   const double x = binade * (1 + (at & ((1 << mantissa) - 1)) / parts);
   const double last = wide ? x + binade * (1 / parts - 0x1p-23) : x;
-  table[i] = table_word(space->grid, kind, t, first_of[which], x, last);
+  table[i] = table_word(space->grid, kind, t, first_code_of(kind, which), x, last);
 }
 
 // ---- 16 rows ----
@@ -151,7 +161,7 @@ struct Share {
   float gap[2];                ///< D
   std::uint32_t best[2][3];    ///< the least |y|^2 that this lane has, with the code in the low 8 bits
   float upper[2];              ///< U of the row
-  int start[2];                ///< the first group visited
+  int start[2];                ///< the first window visited, in units
 };
 
 template <class T, Kind kind, int tiles>
@@ -162,16 +172,33 @@ struct Filter {
   const Geometry& geometry;
   int lane;
 
-  static constexpr int last_group = is_power(kind) ? 31 : 15;
+  // Windows and steps are counted in units: four codes of E4M3, one of UE8M0.
+  static constexpr int unit_codes = is_power(kind) ? 1 : 4;
+  static constexpr int window = is_power(kind) ? 3 : 1;  ///< log2 of its units
+  static constexpr int last_unit = is_power(kind) ? 254 : 31;
   static constexpr float up = 1 + 0x1p-20f, down = 1 - 0x1p-20f;
 
-  /// A group's scale: step k is base (1 + k / 8), base k / 8 of group 0, or base 2^k. Infinite beyond the last, so that
-  /// losses are infinite or NaN there and no best ones.
-  __device__ float base_of(int group) const {
-    if (group < 0 || group > last_group) return __uint_as_float(infinity);
-    const int exponent = is_power(kind) ? 8 * group - 127 : (group > 0 ? group : 1) - 7;
-    const int power = exponent > -127 ? (exponent + 127) << 23 : 1 << 22;
-    return geometry.tensor_scale * __int_as_float(power);
+  /// The steps of four codes: fma(slope, k, base), or base 2^k. Infinite where there are none, so that losses are
+  /// infinite or NaN there and none is the best.
+  struct Steps {
+    float base, slope;
+  };
+  __device__ Steps steps_of(int unit) const {
+    const float none = __uint_as_float(infinity);
+    if (is_power(kind)) {
+      // The window of code 0 may begin up to 7 units below it.
+      const int power = unit > 0 ? unit << 23 : unit > -8 ? 1 << (22 + unit) : static_cast<int>(infinity);
+      return {geometry.tensor_scale * __int_as_float(power), 0};
+    }
+    if (unit < 0 || unit > last_unit) return {none, none};
+    const float binade = geometry.tensor_scale * __int_as_float((max(unit >> 1, 1) + 120) << 23);
+    return {binade * ((unit > 1 ? 1.0f : 0.0f) + (unit % 2 != 0 ? 0.5f : 0.0f)), binade * 0.125f};
+  }
+
+  /// The last unit whose first step is at most x, in units of the tensor scale; of E4M3 from unit 2 on.
+  __device__ static int unit_of(float x) {
+    const auto bits = static_cast<int>(__float_as_uint(x));
+    return is_power(kind) ? bits >> 23 : (bits >> 22) - 240;
   }
 
   __device__ uint2 fragment(const typename PackedFilter<tiles>::Fragment& from) const {
@@ -179,6 +206,12 @@ struct Filter {
   }
 
   // -- elements --
+
+  /// A value that the compiler keeps in a register and doesn't compute again at each use.
+  __device__ static std::uint32_t kept(std::uint32_t x) {
+    asm("" : "+r"(x));
+    return x;
+  }
 
   __device__ void read(Share<tiles>& s, std::int64_t row, std::int64_t col) const {
     const T* const x = static_cast<const T*>(f.task.x);
@@ -203,12 +236,12 @@ struct Filter {
       s.amax[h] = 0;
 #pragma unroll
       for (int i = 0; i < 4 * tiles; ++i) {
-        s.magnitude[h][i] = bits[h][i] & 0x7FFFFFFFu;
+        s.magnitude[h][i] = kept(bits[h][i] & 0x7FFFFFFFu);
         s.amax[h] = max(s.amax[h], s.magnitude[h][i]);
       }
 #pragma unroll
       for (int p = 0; p < 2 * tiles; ++p) {
-        s.sign[h][p] = __byte_perm(bits[h][2 * p], bits[h][2 * p + 1], 0x7632) & 0x80008000u;
+        s.sign[h][p] = kept(__byte_perm(bits[h][2 * p], bits[h][2 * p + 1], 0x7632) & 0x80008000u);
       }
       s.amax[h] = max(s.amax[h], __shfl_xor_sync(full, s.amax[h], 1));
       s.amax[h] = max(s.amax[h], __shfl_xor_sync(full, s.amax[h], 2));
@@ -271,32 +304,37 @@ struct Filter {
       s.gap[h] = __fmaf_rn(sum, gap, 0x1p-68f);
       s.best[h][0] = s.best[h][1] = s.best[h][2] = infinity;
       s.upper[h] = __uint_as_float(infinity);
-      const float quotient = __fdividef(__uint_as_float(s.amax[h]), geometry.tensor_scale * f.start_divisor);
-      const int exponent = static_cast<int>(__float_as_uint(quotient) >> 23) - 127;
-      s.start[h] = min(max(is_power(kind) ? (exponent + 127) >> 3 : exponent + 7, 0), last_group);
+      const float quotient = __uint_as_float(s.amax[h]) * geometry.over_scale * f.over_start;
+      if (is_power(kind)) {
+        s.start[h] = min(max(unit_of(quotient) - 2, 0), last_unit);
+      } else {  // a code 4 or more below; of the first binade roughly
+        const int below = static_cast<int>(__float_as_uint(quotient) >> 20) - 120 * 8 - 4;
+        s.start[h] = min(max(below >> (any_four<T> ? 2 : 3), 0) << (any_four<T> ? 0 : 1), last_unit - 1);
+      }
     }
   }
 
   // -- levels --
 
-  /// The indices at the eight codes of a group. Exact: see the head of this file.
-  __device__ std::uint32_t indices(std::uint32_t magnitude, int group) const {
+  /// The indices at the eight codes of a window. Exact: see the head of this file.
+  __device__ std::uint32_t indices(std::uint32_t magnitude, int unit) const {
     constexpr int shift = key_shift<T>, size = binades(kind) << 23;
-    const bool first = !is_power(kind) && group == 0;
-    int low = first ? geometry.low[0] : is_power(kind) ? geometry.low[0] + 8 * group : geometry.low[1] + group - 1;
+    const bool first = unit < 2;
+    int low = is_power(kind) ? geometry.low[0] + unit : first ? geometry.low[0] : geometry.low[1] + (unit >> 1) - 1;
     low = min(max(low, 0), 254) << 23;
     const int at = __viaddmin_s32_relu(static_cast<int>(magnitude), -low, size - (1 << shift)) >> shift;
-    const std::uint32_t word = table[at + (is_power(kind) || first ? 0 : size >> shift)];
-    return std::is_same_v<T, float> ? settled(word, magnitude, group) : word;
+    const int which = is_power(kind) ? 0 : (first ? 0 : 1) + (any_four<T> ? unit % 2 * 2 : 0);
+    const std::uint32_t word = table[at + which * (size >> shift)];
+    return std::is_same_v<T, float> ? settled(word, magnitude, unit * unit_codes) : word;
   }
 
   /// binary32: compares with the thresholds that lie inside an entry.
-  __device__ std::uint32_t settled(std::uint32_t word, std::uint32_t magnitude, int group) const {
+  __device__ std::uint32_t settled(std::uint32_t word, std::uint32_t magnitude, int first) const {
     for (std::uint32_t open = word & 0x88888888u; open != 0; open &= open - 1) {
       const int at = __ffs(static_cast<int>(open)) - 4;
       const int index = static_cast<int>(word >> at & 7);
       const sim::Grid& grid = f.task.space->grid;
-      const double threshold = grid.midpoint[index] * step_of(kind, geometry.tensor_scale, 8 * group + at / 4);
+      const double threshold = grid.midpoint[index] * step_of(kind, geometry.tensor_scale, first + at / 4);
       const double x = __uint_as_float(magnitude);
       word += static_cast<std::uint32_t>(index % 2 == 1 ? x >= threshold : x > threshold) << at;
     }
@@ -321,10 +359,10 @@ struct Filter {
     }
   }
 
-  /// Candidates 4 k .. 4 k + 3 of a group: keeps each lane's three least.
+  /// Four candidates of each row from codes first[h] on: keeps each lane's three least.
   template <int quarter>
-  __device__ void visit_four(Share<tiles>& s, const std::uint32_t (&levels)[2][2 * tiles], const int (&group)[2],
-                             const float (&base)[2], const uint2 (&g)[tiles][2 * tiles][2]) const {
+  __device__ void visit_four(Share<tiles>& s, const std::uint32_t (&levels)[2][2 * tiles], const int (&first)[2],
+                             const Steps (&steps)[2], const uint2 (&g)[tiles][2 * tiles][2]) const {
     constexpr int field = is_integer(kind) ? 6 : 9;
     float sums[4][2];
 #pragma unroll
@@ -332,11 +370,7 @@ struct Filter {
       float y2[2] = {0, 0}, step[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        if (is_power(kind)) {
-          step[h] = base[h] * (1 << (4 * quarter + k));
-        } else {
-          step[h] = __fmaf_rn(base[h], (4 * quarter + k) * 0.125f, group[h] > 0 ? base[h] : 0);
-        }
+        step[h] = is_power(kind) ? steps[h].base * (1 << (4 * quarter + k)) : __fmaf_rn(steps[h].slope, k, steps[h].base);
       }
       std::uint32_t a[tiles][4];
 #pragma unroll
@@ -369,8 +403,8 @@ struct Filter {
     reduce(sums, own);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int code = 8 * group[h] + 4 * quarter + own_of_four();
-      const bool real = quarter == 1 ? code <= f.last_code : is_power(kind) || code != 0;
+      const int code = first[h] + 4 * quarter + own_of_four();
+      const bool real = code >= f.first_code && code <= f.last_code;
       keep(s.best[h], real ? (__float_as_uint(own[h]) & ~0xFFu) | static_cast<unsigned>(code) : infinity);
     }
   }
@@ -382,25 +416,33 @@ struct Filter {
     best[2] = min(best[2], third);
   }
 
-  /// Visits a group of each row.
+  /// Visits a window of each row.
   __device__ void visit(Share<tiles>& s, int from_start, const uint2 (&g)[tiles][2 * tiles][2]) const {
     std::uint32_t low[2][2 * tiles], high[2][2 * tiles];
-    int group[2];
-    float base[2];
+    int first[2];
+    Steps steps[2][2];
+    const float scale = f.unit * filter.unscale;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      group[h] = s.start[h] + from_start;
-      base[h] = base_of(group[h]) * (f.unit * filter.unscale);
+      int unit = s.start[h] + (from_start << window);
+      const bool half = !is_power(kind) && unit == -1;  // codes 0 to 3 are left: those of unit 0
+      unit = half ? 0 : unit;
+      first[h] = unit * unit_codes;
+      steps[0][h] = steps_of(unit);
+      steps[1][h] = is_power(kind) ? steps[0][h] : steps_of(half ? -1 : unit + 1);
+#pragma unroll
+      for (int q = 0; q < 2; ++q) steps[q][h].base *= scale, steps[q][h].slope *= scale;
+      const int at = is_power(kind) ? unit : max(unit, 0);
 #pragma unroll
       for (int p = 0; p < 2 * tiles; ++p) {
-        const std::uint32_t a = indices(s.magnitude[h][2 * p], group[h]);
-        const std::uint32_t b = indices(s.magnitude[h][2 * p + 1], group[h]);
+        const std::uint32_t a = indices(s.magnitude[h][2 * p], at);
+        const std::uint32_t b = indices(s.magnitude[h][2 * p + 1], at);
         low[h][p] = __byte_perm(a, b, 0x5410);
         high[h][p] = __byte_perm(a, b, 0x7632);
       }
     }
-    visit_four<0>(s, low, group, base, g);
-    visit_four<1>(s, high, group, base, g);
+    visit_four<0>(s, low, first, steps[0], g);
+    visit_four<1>(s, high, first, steps[1], g);
   }
 
   /// U, rounded up: sqrt.approx errs by 2^-22 at most.
@@ -421,56 +463,53 @@ struct Filter {
 
   // -- exclusions: search/hessian_filter.hpp --
 
-  /// Whether this lane sees that a group and all above are excluded.
-  __device__ bool excluded_above(const Share<tiles>& s, int h, int group, const float (&spread)[4 * tiles]) const {
-    if (group > last_group) return true;
-    const float base = base_of(group), dead = f.midpoint * base * down;
-    if (__uint_as_float(s.amax[h]) <= dead * (is_power(kind) ? 0.5f : 0.875f)) return true;  // at the code below
-    bool excluded = false;
+  /// How many windows above and below its first a row needs, with U as it is.
+  ///   Above: a window is excluded with all further ones where the first midpoint at its first step, m s, is at least an
+  ///   element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
+  ///   Below: where the largest level at its last step is less than some |x| - U spread. The last step is at most 15/16
+  ///   of the first of the window above.
+  __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above,
+                         int& below) const {
+    float dead = __uint_as_float(s.amax[h]) * (is_power(kind) ? 2.0f : 1.15f), clipped = 0;
 #pragma unroll
     for (int i = 0; i < 4 * tiles; ++i) {
-      const float x = __uint_as_float(s.magnitude[h][i]);
-      excluded = excluded || (x <= dead && x > s.upper[h] * spread[i] * up);
+      const float x = __uint_as_float(s.magnitude[h][i]), bound = s.upper[h] * spread[i] * up;
+      dead = fminf(dead, x > bound ? x : dead);
+      clipped = fmaxf(clipped, __fmaf_rn(x, down, -bound));
     }
-    return excluded;
+    dead = fminf(dead, __shfl_xor_sync(full, dead, 1));
+    dead = fminf(dead, __shfl_xor_sync(full, dead, 2));
+    clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 1));
+    clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 2));
+    // A first step above `until` excludes; one that is at most `from` does so for the window below it.
+    const int until = unit_of(dead * f.over_midpoint * geometry.over_scale * up);
+    const int from = unit_of(clipped * f.over_top * geometry.over_scale * down);
+    constexpr int size = 1 << window;  // a window's units; of UE8M0 its last step is the eighth, not a fraction of the next
+    const int lowest = max(from - (is_power(kind) ? size - 2 : size - 1), 1 - size);
+    above = (min(until, last_unit) - s.start[h]) >> window;
+    below = (s.start[h] - lowest) >> window;
   }
 
-  __device__ bool excluded_below(const Share<tiles>& s, int h, int group, const float (&spread)[4 * tiles]) const {
-    if (group < 0) return true;
-    const float last = f.top * base_of(group) * (is_power(kind) ? 128.0f : 1.875f) * up;
-    bool excluded = false;
-#pragma unroll
-    for (int i = 0; i < 4 * tiles; ++i) {
-      excluded = excluded || __uint_as_float(s.magnitude[h][i]) * down - s.upper[h] * spread[i] * up > last;
-    }
-    return excluded;
+  /// The most that any row needs.
+  __device__ static int most(const bool (&active)[2], const int (&needed)[2]) {
+    const int here = max(active[0] ? needed[0] : 0, active[1] ? needed[1] : 0);
+    return __reduce_max_sync(full, here);
   }
-
-  /// Of a row's lanes.
-  __device__ bool any_of_row(bool value) const { return (__ballot_sync(full, value) >> (lane & 28) & 15u) != 0; }
 
   __device__ int search_rows(Share<tiles>& s, const bool (&active)[2], const float (&spread)[4 * tiles],
                              const uint2 (&g)[tiles][2 * tiles][2]) const {
-    visit(s, 0, g);
-    visit(s, 1, g);  // it is hardly ever excluded
-    tighten(s);
-    int visited = 2;
-    for (int direction = 1; direction >= -1; direction -= 2) {
-      for (int from_start = direction > 0 ? 2 : -1;; from_start += direction) {
-        bool needed = false;
+    constexpr int sure = is_power(kind) ? 0 : 1;  // the window above is hardly ever excluded
+    int above = sure, below = 0, visited = 0;
+    for (; visited <= above + below; ++visited) {
+      visit(s, visited <= above ? visited : above - visited, g);
+      if (visited != sure) continue;
+      tighten(s);
+      int up_to[2], down_to[2];
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const int group = s.start[h] + from_start;
-          const bool mine = direction > 0 ? excluded_above(s, h, group, spread) : excluded_below(s, h, group, spread);
-          const bool excluded = any_of_row(mine);
-          needed = needed || (active[h] && !excluded);
-        }
-        if (!__any_sync(full, needed)) break;
-        visit(s, from_start, g);
-        tighten(s);
-        ++visited;
-      }
+      for (int h = 0; h < 2; ++h) bounds(s, h, spread, up_to[h], down_to[h]);
+      above = max(sure, most(active, up_to)), below = max(0, most(active, down_to));
     }
+    tighten(s);
     return visited;
   }
 
@@ -485,24 +524,30 @@ struct Filter {
     return number + __shfl_xor_sync(full, number, 2);
   }
 
-  /// Lists a row: its lanes together.
+  /// Lists rows: their lanes together.
   __device__ void list(const Share<tiles>& s, int h, std::int64_t block, int number, bool here) const {
     const float limit = s.upper[h] * s.upper[h] * up;
-    Listed entry = {block, 0, {}};
-    for (int from = 0; from < 4; ++from) {
-      for (int k = 0; k < 2; ++k) {
-        const std::uint32_t value = __shfl_sync(full, s.best[h][k], (lane & 28) + from);
-        if (__uint_as_float(value) <= limit && entry.number < most_listed) {
-          entry.code[entry.number++] = static_cast<std::uint8_t>(value);
-        }
+    const int mine = (__uint_as_float(s.best[h][0]) <= limit) + (__uint_as_float(s.best[h][1]) <= limit);
+    int before = 0;  // codes of the lanes before this one
+    for (int k = 0; k < 3; ++k) {
+      const int other = __shfl_sync(full, mine, (lane & 28) + k);
+      before += k < lane % 4 ? other : 0;
+    }
+    const bool few = here && number <= most_listed;
+    unsigned at = 0;
+    if (here && lane % 4 == 0) {
+      at = static_cast<unsigned>(atomicAdd(few ? &f.task.counts->few : &f.task.counts->all, 1ull));
+      if (few) {
+        f.task.few[at].block = static_cast<std::uint32_t>(block);
+        f.task.few[at].number = static_cast<std::uint8_t>(number);
+      } else {
+        f.task.all[at] = static_cast<std::uint32_t>(block);
       }
     }
-    if (!here || lane % 4 != 0) return;
-    if (number > most_listed) {
-      f.task.all[atomicAdd(&f.task.counts->all, 1ull)] = block;
-    } else {
-      f.task.few[atomicAdd(&f.task.counts->few, 1ull)] = entry;
-    }
+    at = __shfl_sync(full, at, lane & 28);
+    if (!few) return;
+    if (mine > 0) f.task.few[at].code[before] = static_cast<std::uint8_t>(s.best[h][0]);
+    if (mine > 1) f.task.few[at].code[before + 1] = static_cast<std::uint8_t>(s.best[h][1]);
   }
 
   /// The codes of a lane's elements at a scale's code; zeros with their signs where it has no levels.
@@ -514,8 +559,9 @@ struct Filter {
       std::uint32_t out = 0;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const std::uint32_t word = levels ? indices(s.magnitude[h][4 * t + i], code >> 3) : 0;
-        const std::uint32_t index = word >> 4 * (code & 7) & 7;
+        const int unit = is_power(kind) ? code : code / 8 * 2, k = is_power(kind) ? 0 : code % 8;
+        const std::uint32_t word = levels ? indices(s.magnitude[h][4 * t + i], unit) : 0;
+        const std::uint32_t index = word >> 4 * k & 7;
         const std::uint32_t negative = s.sign[h][2 * t + i / 2] >> (i % 2 * 16 + 15) & 1;
         out |= (is_integer(kind) ? (negative ? 0 - index : index) & 15 : index | negative << 3) << 4 * i;
       }
@@ -525,8 +571,12 @@ struct Filter {
   }
 };
 
+/// Blocks of threads at a time: more of them hide more latency, fewer leave more registers.
+template <class T>
+constexpr int ctas = key_shift<T> == 16 ? 3 : 2;
+
 template <class T, Kind kind, int tiles>
-__global__ void __launch_bounds__(threads, tiles == 1 ? 2 : 1) filter_kernel(FilterTask f) {
+__global__ void __launch_bounds__(threads, tiles == 1 ? ctas<T> : 1) filter_kernel(FilterTask f) {
   extern __shared__ std::uint32_t table[];
   const Geometry geometry = *f.geometry;
   for (int i = static_cast<int>(threadIdx.x); i < table_words<T>(kind); i += threads) table[i] = f.table[i];
@@ -572,10 +622,7 @@ __global__ void __launch_bounds__(threads, tiles == 1 ? 2 : 1) filter_kernel(Fil
       const int candidates = filter.left(s, h) + number;
       const bool decided = here && (plain || (active[h] && candidates == 1));
       const int best = static_cast<int>(filter.least(s.best[h][0]) & 0xFFu);
-      const int code = !plain                    ? best
-                       : s.amax[h] >= infinity   ? static_cast<int>(task.space->scale.nan_code())
-                       : s.amax[h] == 0          ? 0
-                                                 : task.space->first_code;
+      const int code = !plain ? best : s.amax[h] >= infinity ? f.nan_code : s.amax[h] == 0 ? 0 : f.first_code;
       if (decided) {
         if (lane % 4 == 0) task.scales[block] = static_cast<std::uint8_t>(code);
         filter.write_codes(s, h, block, code, !plain);
@@ -620,11 +667,11 @@ void run(Stream& stream, const DeviceHessians::Parts& parts, FilterTask f) {
   with_type(f.task.type, f.task.x, [&](const auto* x) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(x)>>;
     constexpr int words = table_words<T>(kind);
-    const Scratch memory(stream, 4 * words + static_cast<std::int64_t>(sizeof(Geometry)));
-    auto* const geometry = memory.as<Geometry>();
+    static_assert(sizeof(Geometry) + 4 * words <= room_of_filter);
+    auto* const geometry = static_cast<Geometry*>(f.task.filter_room);
     auto* const table = reinterpret_cast<std::uint32_t*>(geometry + 1);
     f.table = table, f.geometry = geometry;
-    table_kernel<<<grid_of(words, 128), 128, 0, handle(stream)>>>(f.task.space, kind, key_shift<T>,
+    table_kernel<<<grid_of(words, 128), 128, 0, handle(stream)>>>(f.task.space, kind, any_four<T>, key_shift<T>,
                                                                   std::is_same_v<T, float>, geometry, table);
     check_launch("table");
     launch<T, kind>(stream, parts, f);
@@ -647,9 +694,11 @@ void filter_hessian(Stream& stream, const search::SearchTask& task, const Device
   f.task = device;
   f.filters = parts.filters.as<void>();
   f.last_code = space.last_code;
-  f.start_divisor = static_cast<float>(space.start.divisor);
+  f.first_code = space.first_code, f.nan_code = static_cast<int>(space.scale.nan_code());
+  f.over_start = static_cast<float>(1 / space.start.divisor);
   f.midpoint = static_cast<float>(space.grid.midpoint[0]);
-  f.top = static_cast<float>(space.top());
+  f.over_midpoint = 1 / f.midpoint;
+  f.over_top = static_cast<float>(1 / (space.top() * (kind == Kind::mxfp4 ? 1 : 0.9375)));
   f.unit = kind == Kind::nvint4 ? 0x1p18f : 0x1p14f;
   f.vectors = device.cols % device.n == 0 && device.cols % 4 == 0 &&
               reinterpret_cast<std::uintptr_t>(device.x) % static_cast<std::uintptr_t>(4 * width(device.type)) == 0;

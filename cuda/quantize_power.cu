@@ -2,8 +2,8 @@
 // without a search and without rounding.
 //
 // Let w be the least power of two with amax <= 7 w. By the theorems of search/pruning.hpp 2 w and what is above are
-// out, and so are w / 4 and what is below, since amax > 3.5 w = 14 (w / 4) >= U (w / 4), U = 7 + (N - 1) / 16; and w / 2
-// is out unless amax <= U w / 2. Then it wins iff SSE(w / 2) <= SSE(w): the lower code wins a tie.
+// out, and so are w / 4 and what is below, since amax > 3.5 w = 14 (w / 4) >= U (w / 4), U = 7 + (N - 1) / 16; and w /
+// 2 is out unless amax <= U w / 2. Then it wins iff SSE(w / 2) <= SSE(w): the lower code wins a tie.
 //
 // With y = |x| / (w / 2) <= U < 9, the two grids are 0 .5 1 1.5 2 3 4 6 and 0 1 2 3 4 6 8 12, and an element's squared
 // error at w less that at w / 2, in units of (w / 2)^2, is
@@ -121,10 +121,10 @@ __global__ void __launch_bounds__(threads)
     power_kernel(const __grid_constant__ PowerTask task, const T* x, std::uint8_t* scales, std::uint8_t* packed) {
   constexpr ScaleKind kind = ScaleKind::ue8m0_up;
   constexpr int codes = nan_code(kind) + 1, lanes = block / share<T>;
-  __shared__ Thresholds7 table[codes];
+  __shared__ Table<codes> table;
   cudaGridDependencySynchronize();
   Shares<T, threads> shares(x, task.shares);
-  fill_thresholds<T>(task.format, 1, codes, table);
+  fill_thresholds<T>(task.format, 1, table);
   __syncthreads();
 #pragma unroll 1
   while (shares.more()) {

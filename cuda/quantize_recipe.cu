@@ -1,6 +1,7 @@
 // Recipes at speed: NVFP4 blocks of 16 with E4M3 scales, one thread a block, by one multiplication or division and one
-// rounding to E2M1 an element. A block that needs more (a NaN, an Inf, a factor out of range, a -0 where the row drops
-// its sign) goes to the plain functions in its thread; so does every row, shape and alignment that has no kernel here.
+// rounding to E2M1 an element. What a scale's code makes of x is worked out once for all codes. A block that needs more
+// (a NaN, an Inf, a factor without end, a -0 where the row drops its sign) goes to the plain functions in its thread;
+// so does every row, shape and alignment that has no kernel here.
 //
 // Rounding y >= 0 to E2M1, ties to even, saturating, in seven additions and multiplications: with h = y / 2 and [.] a
 // clamp to 0 .. 1,
@@ -16,6 +17,7 @@
 // are a handful, and quotient_test compares all of them. (sim/quotient.hpp)
 #include <cuda_fp8.h>
 
+#include <type_traits>
 #include <utility>
 
 #include "cuda/runtime.cuh"
@@ -55,12 +57,27 @@ __device__ int least_half(const std::uint32_t (&w)[8]) {
   return min(static_cast<std::int16_t>(m & 0xFFFF), static_cast<std::int16_t>(m >> 16));
 }
 
+/// A block as it lies in memory.
+template <class T>
+struct Words {
+  static constexpr int size = block_size * sizeof(T) / 16;
+  uint4 four[size];
+};
+
+template <class T>
+__device__ Words<T> load(const T* x, std::int64_t block) {
+  Words<T> words;
+#pragma unroll
+  for (int i = 0; i < Words<T>::size; ++i) {
+    words.four[i] = __ldg(reinterpret_cast<const uint4*>(x) + Words<T>::size * block + i);
+  }
+  return words;
+}
+
 /// bf16 and f16: pairs in words. `infinite`, `tiny`: the bits of Inf and of the least magnitude that isn't tiny.
-template <class Widen>
-__device__ Elements load_pairs(const void* x, std::int64_t block, std::uint32_t infinite, int tiny,
-                               const Widen& widen) {
-  const uint4* const from = static_cast<const uint4*>(x) + 2 * block;
-  const uint4 low = __ldg(from), high = __ldg(from + 1);
+template <class T, class Widen>
+__device__ Elements widened_pairs(const Words<T>& in, std::uint32_t infinite, int tiny, const Widen& widen) {
+  const uint4 low = in.four[0], high = in.four[1];
   Elements e;
   const std::uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
   std::uint32_t magnitudes[8];
@@ -77,23 +94,21 @@ __device__ Elements load_pairs(const void* x, std::int64_t block, std::uint32_t 
   return e;
 }
 
-__device__ Elements load(const __nv_bfloat16* x, std::int64_t block) {
-  return load_pairs(x, block, 0x7F80, 47 << 7, [](std::uint32_t bits) { return __uint_as_float(bits << 16); });
+__device__ Elements elements(const Words<__nv_bfloat16>& in) {
+  return widened_pairs(in, 0x7F80, 47 << 7, [](std::uint32_t bits) { return __uint_as_float(bits << 16); });
 }
-__device__ Elements load(const __half* x, std::int64_t block) {
-  return load_pairs(x, block, 0x7C00, 1, [](std::uint32_t bits) {
+__device__ Elements elements(const Words<__half>& in) {
+  return widened_pairs(in, 0x7C00, 1, [](std::uint32_t bits) {
     return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
   });
 }
-__device__ Elements load(const float* x, std::int64_t block) {
-  const uint4* const from = reinterpret_cast<const uint4*>(x) + 4 * block;
+__device__ Elements elements(const Words<float>& in) {
   Elements e;
   std::uint32_t largest = 0;
   e.negative_tiny = false;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const uint4 four = __ldg(from + i);
-    const std::uint32_t bits[4] = {four.x, four.y, four.z, four.w};
+    const std::uint32_t bits[4] = {in.four[i].x, in.four[i].y, in.four[i].z, in.four[i].w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       e.magnitude[4 * i + j] = __uint_as_float(bits[j] & 0x7FFFFFFF);
@@ -105,6 +120,19 @@ __device__ Elements load(const float* x, std::int64_t block) {
   }
   e.amax = largest >= 0x7F800000 ? infinity : __uint_as_float(largest);
   return e;
+}
+
+/// use(b, words) for every block of this thread, the next one's words on their way meanwhile.
+template <class T, class Use>
+__device__ void for_each_block(const T* x, std::int64_t count, const Use& use) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (b >= count) return;
+  for (Words<T> next = load(x, b); b < count; b += stride) {
+    const Words<T> words = next;
+    if (b + stride < count) next = load(x, b + stride);
+    use(b, words);
+  }
 }
 
 // ---- E4M3 and E2M1 ----
@@ -181,15 +209,33 @@ constexpr bool is_four_over_six(const sim::Recipe& r) {
   return is_fast(r) && r.candidates == sim::Candidates::four_over_six && !divides(r);
 }
 
-/// Whether the scale and the codes of a block are what the code below makes of them.
+constexpr int code_count = 128;
+
+/// What a scale's code makes of an element x: y / 2 = x * factor, or quotient(x, divisor, factor).
+struct Scaling {
+  float factor;
+  float divisor;
+};
+
+/// The factor is NaN where every y is 0.
 template <int row>
-__device__ bool is_ordinary(const Elements& e, float v, const sim::DataFactor& d) {
+__device__ Scaling scaling(const sim::RecipeTensor& tensor, int code) {
   constexpr sim::Recipe r = sim::all_recipes[row];
-  if (!(e.amax < infinity) || d.zeros || (r.cast != sim::ScaleCast::e4m3 && !(v < 464))) return false;
-  if (r.element.negative_zero == 0 && e.negative_tiny) return false;  // or a product that reaches -0
-  if (divides(r)) return d.factor >= 0x1p-60f && d.factor <= 0x1p60f;
-  return d.factor >= 0x1p-60f && d.factor <= sim::flt_max &&
-         (!r.element.deviates(sim::no_largest) || e.amax * d.factor < 7);
+  constexpr float some_amax = 1;  // that it is not 0 matters: of a block of zeros the factor is not asked
+  const sim::DataFactor d = sim::data_factor(r, tensor, e4m3_value(code), some_amax);
+  if (d.zeros) return {__uint_as_float(0x7FC00000), 0};
+  return divides(r) ? Scaling{1 / (2 * d.factor), 2 * d.factor} : Scaling{0.5f * d.factor, 0};
+}
+
+/// Whether the scale and the codes of a block are what the code below makes of them. An amax that is not finite, or a
+/// factor, fails; else y is within what rounding takes, and what isn't 0 stays so.
+template <int row>
+__device__ bool is_ordinary(const Elements& e, float v, float factor) {
+  constexpr sim::Recipe r = sim::all_recipes[row];
+  if (r.cast != sim::ScaleCast::e4m3 && !(v < 464)) return false;
+  if (r.element.negative_zero == 0 && e.negative_tiny) return false;
+  const bool limited = r.element.deviates(sim::no_largest) || r.candidates != sim::Candidates::one;
+  return e.amax * factor < (limited ? 3.5f : infinity);
 }
 
 /// The block by the plain functions, as search::recipe_block. `n` is block_size, and kept from the compiler so that the
@@ -220,26 +266,28 @@ __device__ __noinline__ void plain_block(const sim::RecipeTensor& tensor, const 
 template <int row, class T>
 __global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, int n, std::int64_t count, const T* x,
                                                     std::uint8_t* scales, std::uint8_t* codes) {
-  const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (b >= count) return;
   constexpr sim::Recipe r = sim::all_recipes[row];
-  const Elements e = load(x, b);
-  const float v = sim::block_value(r, tensor, e.amax);
-  const int code = scale_code<row>(v);
-  const sim::DataFactor d = sim::data_factor(r, tensor, e4m3_value(code), e.amax);
-  if (!is_ordinary<row>(e, v, d)) {
-    plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
-    return;
-  }
-  const float divisor = 2 * d.factor, factor = divides(r) ? 1 / divisor : 0.5f * d.factor;
-  std::uint32_t rounded[block_size];
+  __shared__ Scaling scalings[code_count];
+  for (int code = threadIdx.x; code < code_count; code += blockDim.x) scalings[code] = scaling<row>(tensor, code);
+  __syncthreads();
+  for_each_block(x, count, [&](std::int64_t b, const Words<T>& words) {
+    const Elements e = elements(words);
+    const float v = sim::block_value(r, tensor, e.amax);
+    const int code = scale_code<row>(v);
+    const Scaling at = scalings[code];
+    if (!is_ordinary<row>(e, v, at.factor)) {
+      return plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
+    }
+    std::uint32_t rounded[block_size];
 #pragma unroll
-  for (int i = 0; i < block_size; ++i) {
-    const float x_i = e.magnitude[i];
-    rounded[i] = __float_as_uint(rounded_code(divides(r) ? sim::quotient(x_i, divisor, factor) : x_i * factor));
-  }
-  scales[b] = static_cast<std::uint8_t>(code);
-  reinterpret_cast<uint2*>(codes)[b] = make_uint2(packed(rounded, e.sign), packed(rounded + 8, e.sign + 4));
+    for (int i = 0; i < block_size; ++i) {
+      const float x_i = e.magnitude[i];
+      const float h = divides(r) ? sim::quotient(x_i, at.divisor, at.factor) : x_i * at.factor;
+      rounded[i] = __float_as_uint(rounded_code(h));
+    }
+    scales[b] = static_cast<std::uint8_t>(code);
+    reinterpret_cast<uint2*>(codes)[b] = make_uint2(packed(rounded, e.sign), packed(rounded + 8, e.sign + 4));
+  });
 }
 
 // ---- four over six ----
@@ -252,8 +300,8 @@ __global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, in
 //   E is sum (d_i - x_i)^2 within 19 u of it, F is G within 19 u of it, and
 //   |E - F| <= 40 u G + sum 25 u T (2 |w_i| + 25 u T) <= 40 u G + 200 u T sqrt(G) + 1e4 u^2 T^2 <= 150 u (F + T^2)
 //
-// by sum |w_i| <= 4 sqrt(G) and 2 T sqrt(G) <= G + T^2. T is within 2^-40 .. 2^60: what underflows is below u 2^-90.
-// Where two estimates are nearer to each other than both bounds together, the plain functions decide.
+// by sum |w_i| <= 4 sqrt(G) and 2 T sqrt(G) <= G + T^2. T is 0 or within 2^-51 .. 2^39: what underflows is below
+// 2^-144. Where two estimates are nearer to each other than both bounds together, the recipe's own sums decide.
 
 struct Estimate {
   float sum;
@@ -261,85 +309,127 @@ struct Estimate {
 };
 
 /// p = the power of two at or below max(y, 1), at most 4: adding 2^22 p rounds y to steps of p / 2. y < 7.
+__device__ float rounded_by_power(float y, float* p) {
+  *p = __uint_as_float(__float_as_uint(fmaxf(y, 1)) & 0x7F800000);
+  return __fmaf_rn(*p, 0x1p22f, y);
+}
+
 __device__ Estimate estimate_error(const float* x, float factor, float step) {
   Estimate e;
   e.sum = 0;
 #pragma unroll
   for (int i = 0; i < block_size; ++i) {
-    const float y = x[i] * factor;
-    const float p = __uint_as_float(__float_as_uint(fmaxf(y, 1)) & 0x7F800000);
-    e.rounded[i] = __fmaf_rn(p, 0x1p22f, y);
+    float p;
+    e.rounded[i] = rounded_by_power(x[i] * factor, &p);
     const float g = __fmaf_rn(__fmaf_rn(p, -0x1p22f, e.rounded[i]), step, -x[i]);
     e.sum = __fmaf_rn(g, g, e.sum);
   }
   return e;
 }
 
-/// One of two candidates: its scale, what x is multiplied by, and T.
+/// What a scale's code makes of an element: y = x * factor, value = q * step.
 struct Candidate {
-  int code;
-  float factor, step;
+  float factor;
+  float step;
 };
 
-template <int row>
-__device__ Candidate candidate(const sim::RecipeTensor& t, const Elements& e, float v, float amax_over_range,
-                               bool& ordinary) {
-  constexpr sim::Recipe r = sim::all_recipes[row];
-  const int code = scale_code<row>(v);
-  const float s = e4m3_value(code), step = s * amax_over_range;
-  const sim::DataFactor d = sim::data_factor(r, t, s, e.amax);
-  ordinary = ordinary && is_ordinary<row>(e, v, d) && d.factor <= 0x1p60f && e.amax * d.factor < 7 &&
-             step >= 0x1p-40f && step <= 0x1p60f;
-  return {code, d.factor, step};
+/// The error in the recipe's own arithmetic; signs change none of it.
+template <int row, class T>
+__device__ float recipe_error(const sim::RecipeTensor& t, const T* x, int code, float factor) {
+  const float s = e4m3_value(code);
+  float errors[block_size];
+#pragma unroll 4
+  for (int i = 0; i < block_size; ++i) {
+    const float magnitude = fabsf(widened(x, i));
+    float p;
+    const float sum = rounded_by_power(magnitude * factor, &p), q = __fmaf_rn(p, -0x1p22f, sum);
+    const float e = q * s * t.amax / t.range - magnitude;
+    errors[i] = e * e;
+  }
+  return search::sum_errors(sim::all_recipes[row].sum, errors, block_size, block_size);
+}
+
+/// A block that estimates leave open. It writes for itself, so that nothing has to outlive a call.
+template <int row, class T>
+__device__ __noinline__ void strict_block(const sim::RecipeTensor& t, const T* x, int six_code, float six_factor,
+                                          int four_code, float four_factor, std::uint8_t* scale, std::uint8_t* codes) {
+  const bool second = recipe_error<row>(t, x, four_code, four_factor) < recipe_error<row>(t, x, six_code, six_factor);
+  const float factor = second ? four_factor : six_factor;
+  *scale = static_cast<std::uint8_t>(second ? four_code : six_code);
+  for (int i = 0; i < block_size; i += 2) {
+    const auto code_of = [factor](float v) {
+      const std::uint32_t code = __float_as_uint(rounded_code(0.5f * (fabsf(v) * factor))) & 7;
+      return code | __float_as_uint(v) >> 31 << 3;
+    };
+    codes[i / 2] = formats::pack_nibbles(code_of(widened(x, i)), code_of(widened(x, i + 1)));
+  }
 }
 
 template <int row, class T>
 __global__ void __launch_bounds__(256)
     four_over_six_kernel(sim::RecipeTensor tensor, float amax_over_range, int n, std::int64_t count, const T* x,
                          std::uint8_t* scales, std::uint8_t* codes) {
-  const std::int64_t b = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (b >= count) return;
   constexpr sim::Recipe r = sim::all_recipes[row];
-  const Elements e = load(x, b);
-  const float v = sim::block_value(r, tensor, e.amax);
-  bool ordinary = true;
-  const Candidate six = candidate<row>(tensor, e, v, amax_over_range, ordinary);
-  const Candidate four = candidate<row>(tensor, e, v * 1.5f, amax_over_range, ordinary);
-  const Estimate at_six = estimate_error(e.magnitude, six.factor, six.step);
-  const Estimate at_four = estimate_error(e.magnitude, four.factor, four.step);
-  const float margin = 0x1.4p-17f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
-  const float difference = at_four.sum - at_six.sum;
-  if (!ordinary || !(fabsf(difference) > margin)) {
-    plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
-    return;
+  __shared__ Candidate candidates[code_count];
+  for (int code = threadIdx.x; code < code_count; code += blockDim.x) {
+    candidates[code] = {2 * scaling<row>(tensor, code).factor, e4m3_value(code) * amax_over_range};
   }
-  const bool second = difference < 0;
-  // Bits (149 + log2 p) 2^23 + y / (p / 2), where the code is y / (p / 2) + 2 log2 p: 298 more are in `rounded`.
-  std::uint32_t rounded[block_size];
+  __syncthreads();
+  for_each_block(x, count, [&](std::int64_t b, const Words<T>& words) {
+    const Elements e = elements(words);
+    const float v = sim::block_value(r, tensor, e.amax);
+    const int six_code = scale_code<row>(v), four_code = scale_code<row>(v * 1.5f);
+    const Candidate six = candidates[six_code], four = candidates[four_code];
+    if (!is_ordinary<row>(e, v, 0.5f * six.factor) || !is_ordinary<row>(e, v * 1.5f, 0.5f * four.factor)) {
+      return plain_block<row>(tensor, x + b * block_size, n, scales + b, codes + b * 8);
+    }
+    const Estimate at_six = estimate_error(e.magnitude, six.factor, six.step);
+    const Estimate at_four = estimate_error(e.magnitude, four.factor, four.step);
+    const float margin = 0x1.4p-17f * (at_six.sum + at_four.sum + six.step * six.step + four.step * four.step);
+    const float difference = at_four.sum - at_six.sum;
+    if (!(fabsf(difference) > margin)) {
+      return strict_block<row>(tensor, x + b * block_size, six_code, six.factor, four_code, four.factor, scales + b,
+                               codes + b * 8);
+    }
+    const bool second = difference < 0;
+    // Bits (149 + log2 p) 2^23 + y / (p / 2), where the code is y / (p / 2) + 2 log2 p: 298 more are in `rounded`.
+    std::uint32_t rounded[block_size];
 #pragma unroll
-  for (int i = 0; i < block_size; ++i) {
-    const std::uint32_t bits = __float_as_uint(second ? at_four.rounded[i] : at_six.rounded[i]);
-    rounded[i] = (bits >> 22) + bits;
-  }
-  scales[b] = static_cast<std::uint8_t>(second ? four.code : six.code);
-  reinterpret_cast<uint2*>(codes)[b] =
-      make_uint2(packed_bytes(rounded, 298 - 256, e.sign), packed_bytes(rounded + 8, 298 - 256, e.sign + 4));
+    for (int i = 0; i < block_size; ++i) {
+      const std::uint32_t bits = __float_as_uint(second ? at_four.rounded[i] : at_six.rounded[i]);
+      rounded[i] = (bits >> 22) + bits;
+    }
+    scales[b] = static_cast<std::uint8_t>(second ? four_code : six_code);
+    reinterpret_cast<uint2*>(codes)[b] =
+        make_uint2(packed_bytes(rounded, 298 - 256, e.sign), packed_bytes(rounded + 8, 298 - 256, e.sign + 4));
+  });
 }
 
 // ---- which kernel ----
 
 using Launch = void (*)(Stream&, const sim::RecipeTensor&, const Matrix&, std::uint8_t*, std::uint8_t*);
 
+/// CTAs of 256 threads that a device holds at once, at most what there is to do.
+template <class Kernel>
+unsigned grid_for(const Stream& stream, Kernel kernel, std::int64_t count) {
+  int at_once = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&at_once, kernel, 256, 0), "occupancy");
+  const int processors = devices()[static_cast<std::size_t>(stream.device())].processors;
+  return std::min(grid_of(count, 256), static_cast<unsigned>(at_once * processors));
+}
+
 template <int row>
 void launch(Stream& stream, const sim::RecipeTensor& tensor, const Matrix& matrix, std::uint8_t* scales,
             std::uint8_t* codes) {
   const std::int64_t count = matrix.rows * matrix.cols / block_size;
   if (count == 0) return;
-  const unsigned grid = grid_of(count, 256);
   with_type(matrix.type, matrix.x, [&](const auto* x) {
+    using T = std::remove_cvref_t<decltype(*x)>;
     if constexpr (is_naive(sim::all_recipes[row])) {
+      const unsigned grid = grid_for(stream, naive_kernel<row, T>, count);
       naive_kernel<row><<<grid, 256, 0, handle(stream)>>>(tensor, block_size, count, x, scales, codes);
     } else {
+      const unsigned grid = grid_for(stream, four_over_six_kernel<row, T>, count);
       const float amax_over_range = tensor.amax / tensor.range;
       four_over_six_kernel<row>
           <<<grid, 256, 0, handle(stream)>>>(tensor, amax_over_range, block_size, count, x, scales, codes);
@@ -361,6 +451,12 @@ Launch launch_of(std::ptrdiff_t wanted, std::integer_sequence<int, row...>) {
   return launches[wanted];
 }
 
+/// Whether what the kernels make of these constants stays far from binary32's ends: a scale is 2^-9 .. 448, or 0.
+bool is_moderate(const sim::RecipeTensor& t) {
+  const auto within = [](float value, float low) { return value >= low && value <= 1 / low; };
+  return within(t.encode, 0x1p-40f) && within(t.decode, 0x1p-40f) && within(t.amax, 0x1p-30f) && t.range <= 0x1p12f;
+}
+
 /// The kernel for a task, or null.
 Launch find_launch(const search::RecipeTask& task, int block, int tile_rows, const Matrix& matrix,
                    const std::uint8_t* codes) {
@@ -371,7 +467,7 @@ Launch find_launch(const search::RecipeTask& task, int block, int tile_rows, con
   };
   if (row < 0 || row >= rows || task.format != formats::find_block_format(task.recipe->format)) return nullptr;
   if (block != block_size || tile_rows != 1 || matrix.cols % block_size != 0) return nullptr;
-  if (!aligned(matrix.x, 16) || !aligned(codes, 8)) return nullptr;
+  if (!is_moderate(task.tensor) || !aligned(matrix.x, 16) || !aligned(codes, 8)) return nullptr;
   if (task.recipe->candidates != sim::Candidates::one && task.select != search::Select::mse) return nullptr;
   return launch_of(row, std::make_integer_sequence<int, rows>{});
 }

@@ -4,7 +4,8 @@
 // worked on.
 //
 // Reckoning for bfloat16 on an H200: 18 instructions an element can be issued in the time that memory takes, half of
-// them on integers. A pair of elements takes 3 comparisons, 7 bitwise operations and 1 or 2 of packing, a block some 45.
+// them on integers. A pair of elements takes 3 comparisons, 7 bitwise operations and 1 or 2 of packing, a block
+// some 45.
 #include "cuda/fast.cuh"
 #include "cuda/fast.hpp"
 
@@ -26,12 +27,12 @@ template <class T, ScaleKind kind, int block, bool integers>
 __global__ void __launch_bounds__(threads, 5)
     rule_kernel(const __grid_constant__ RuleTask task, const T* x, std::uint8_t* scales, std::uint8_t* packed) {
   constexpr int codes = nan_code(kind) + 1, lanes = block / share<T>;
-  __shared__ Thresholds7 table[codes];
+  __shared__ Table<codes> table;
   cudaGridDependencySynchronize();
   Shares<T, threads> shares(x, task.shares);
   const float tensor_scale = task.on_device ? *task.on_device : task.tensor_scale;
   const double factor = rule_factor(task.rule, tensor_scale);
-  fill_thresholds<T>(task.format, tensor_scale, codes, table);
+  fill_thresholds<T>(task.format, tensor_scale, table);
   __syncthreads();
 #pragma unroll 1
   while (shares.more()) {
@@ -48,7 +49,7 @@ void launch(Stream& stream, const search::SearchTask& task, RuleTask rule, const
             std::uint8_t* scales, std::uint8_t* packed) {
   const bool integers = task.format->element.twos_complement;
   const auto kernel = task.block == 16 ? integers ? rule_kernel<T, kind, 16, true> : rule_kernel<T, kind, 16, false>
-                      : integers       ? rule_kernel<T, kind, 32, true>
+                      : integers ? rule_kernel<T, kind, 32, true>
                                        : rule_kernel<T, kind, 32, false>;
   rule.shares = static_cast<int>(elements / share<T>);
   const unsigned grid = std::min(grid_of(rule.shares, threads), resident_blocks(stream, kernel, threads));
@@ -62,8 +63,9 @@ bool quantize_rule(Stream& stream, const search::SearchTask& task, const Matrix&
   if (task.method->kind != search::MethodKind::rule || !takes_sixteens(task, matrix, packed)) return false;
   const ScaleKind kind = scale_kind(task.format->scale, task.method->rule.rounding);
   if (kind == ScaleKind::other) return false;
-  const RuleTask rule = {fast_format(*task.format), task.unbiased ? sim::unbiased(task.method->rule) : task.method->rule,
-                         task.tensor_scale, tensor_scale, 0};
+  const RuleTask rule = {fast_format(*task.format),
+                         task.unbiased ? sim::unbiased(task.method->rule) : task.method->rule, task.tensor_scale,
+                         tensor_scale, 0};
   const std::int64_t elements = matrix.rows * matrix.cols;
   if (elements == 0) return true;
   select(stream.device());

@@ -114,8 +114,8 @@ FP4SCOPE_HD constexpr float reciprocal_hopper(float x) noexcept {
   return __builtin_bit_cast(float, sign | static_cast<std::uint32_t>(result) << 23 | (significand & 0x7FFFFFu));
 }
 
-/// lg2.approx.ftz.f32 on sm_90 (MUFU.LG2): subnormals of either sign count as zero, whose logarithm is -Inf; powers of
-/// two below 1 come out one unit short.
+/// lg2.approx.ftz.f32 on sm_90 (MUFU.LG2): subnormals of either sign count as zero, whose logarithm is -Inf; a power of
+/// two below 1 falls short of its exponent by a unit in the last place (1/2 by two).
 FP4SCOPE_HD constexpr float log2_hopper(float x) noexcept {
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x), mantissa = bits & 0x7FFFFFu;
   const int exponent = static_cast<int>(bits >> 23 & 0xFF);

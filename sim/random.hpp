@@ -14,7 +14,8 @@
 namespace fp4scope::sim {
 
 /// Four independent 32-bit words of (seed, stream, index).
-FP4SCOPE_HD inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t index, std::uint32_t words[4]) {
+FP4SCOPE_HD inline void random_words(std::uint64_t seed, std::uint32_t stream, std::uint64_t index,
+                                     std::uint32_t words[4]) {
   const r123::Philox4x32::ctr_type counter = {
       {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), stream, 0}};
   const r123::Philox4x32::key_type key = {{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)}};

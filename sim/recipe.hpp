@@ -21,13 +21,14 @@
 namespace fp4scope::sim {
 
 enum class TensorStep : std::uint8_t {
-  none,           ///< S = D = 1
-  rational,       ///< a / K is kept as two numbers and never rounded
-  encode,         ///< S = K / a, D = 1 / S
-  encode_twice,   ///< S = K * (1 / a), D = 1 / S
-  decode,         ///< D = a / K, S = 1 / D
-  decode_fl_k,    ///< D = a * fl(1/K), S = 1 / D: PyTorch's division by a number on a GPU
-  encode_nested,  ///< S = M / (a / Q), D = 1 / S
+  none,               ///< S = D = 1
+  rational,           ///< a / K is kept as two numbers and never rounded
+  encode,             ///< S = K / a, D = 1 / S
+  encode_twice,       ///< S = K * (1 / a), D = 1 / S
+  decode,             ///< D = a / K, S = 1 / D
+  decode_gpu,         ///< D = a * fl(1/K), S = 1 / D: PyTorch's division by a number on a GPU
+  encode_nested,      ///< S = M / (a / Q), D = 1 / S
+  encode_nested_gpu,  ///< S = M * (1 / (a * fl(1/Q))), D = 1 / S: what PyTorch makes of it on a GPU
 };
 
 /// What a tensor of zeros gets.
@@ -197,17 +198,20 @@ FP4SCOPE_HD constexpr RecipeTensor recipe_tensor(const Recipe& r, float amax, in
     case TensorStep::rational: t.decode = a / t.range; return t;
     case TensorStep::encode: t.encode = t.range / a; break;
     case TensorStep::encode_twice: t.encode = t.range * (1 / a); break;
-    case TensorStep::encode_nested: {
-      float g = a / static_cast<float>(r.divisor);
+    case TensorStep::encode_nested:
+    case TensorStep::encode_nested_gpu: {
+      const auto q = static_cast<float>(r.divisor);
+      const bool gpu = r.tensor == TensorStep::encode_nested_gpu;
+      float g = gpu ? a * (1 / q) : a / q;
       if (g <= 0x1p-24f && r.zero_tensor == ZeroTensor::small_is_one) g = 1;
-      t.encode = t.scale_max / g;
+      t.encode = gpu ? t.scale_max * (1 / g) : t.scale_max / g;
       break;
     }
     case TensorStep::decode:
       t.decode = a / t.range;
       t.encode = 1 / t.decode;
       return t;
-    case TensorStep::decode_fl_k:
+    case TensorStep::decode_gpu:
       t.decode = a * (1 / t.range);
       t.encode = 1 / t.decode;
       return t;

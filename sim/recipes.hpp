@@ -350,12 +350,14 @@ inline constexpr auto vllm_triton = [](Recipe& r) {
 };
 inline constexpr auto modelopt_triton = [](Recipe& r) {
   r.name = "modelopt_triton_hopper";
+  r.tensor = TensorStep::encode_nested_gpu;
+  r.value = BlockStep::s_times_fl_q;
   r.data = DataStep::divide_hopper;
-  r.meaning = "Model-Optimizer's fake quantization, Triton on Hopper: scales as modelopt_fakequant, x /~ (s * D)";
+  r.meaning = "Model-Optimizer's fake quantization, Triton on Hopper: S = 448 * (1 / (a * fl(1/6))), x /~ (s * D)";
 };
 inline constexpr auto modelopt_triton_dyn = [](Recipe& r) {
   r.name = "modelopt_triton_dyn_hopper";
-  r.tensor = TensorStep::decode_fl_k;
+  r.tensor = TensorStep::decode_gpu;
   r.zero_tensor = ZeroTensor::zero_scales;
   r.value = BlockStep::over_qd_hopper;
   r.zero = {};

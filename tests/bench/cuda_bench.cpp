@@ -196,7 +196,8 @@ std::string compared(cuda::Stream& stream, const Row& row, search::SearchTask ta
   const auto got_scales = downloaded(stream, b.scales_of(0), scales), got = downloaded(stream, b.packed_of(0), bytes);
   if (task.method->kind == search::MethodKind::sse) task.method = search::find_method(row.format, "exhaustive");
   cuda::quantize_plain(stream, task, b.matrix(0), b.scales_of(1), b.packed_of(1));
-  const auto scales_wanted = downloaded(stream, b.scales_of(1), scales), wanted = downloaded(stream, b.packed_of(1), bytes);
+  const auto scales_wanted = downloaded(stream, b.scales_of(1), scales),
+             wanted = downloaded(stream, b.packed_of(1), bytes);
   return std::to_string(differing(got_scales, scales_wanted)) + " scales, " + std::to_string(differing(got, wanted)) +
          " bytes of codes differ";
 }
@@ -219,7 +220,8 @@ void print_row(cuda::Stream& stream, const Row& row, const Buffers& b, double ra
   const search::SearchTask task = task_of(row, b.amax);
   const double ms = milliseconds(stream, [&](int i) { launch(stream, row, task, b, i); });
   const std::int64_t n = b.rows * cols;
-  const double bytes = static_cast<double>(n * cuda::width(b.type) + n / 2 + n / row.block), floor = bytes / rate * 1e-6;
+  const double bytes = static_cast<double>(n * cuda::width(b.type) + n / 2 + n / row.block),
+               floor = bytes / rate * 1e-6;
   std::printf("%-7s %-8s %3d  %-4s %-6s %9.4f %9.4f %7.2f %8.0f  %s\n", row.format, row.method, row.block,
               name_of(b.type), row.pass == Pass::amax ? "+ amax" : "", ms, floor, ms / floor, bytes / ms * 1e-6,
               check ? compared(stream, row, task, b).c_str() : "");
@@ -257,8 +259,8 @@ int run(int argc, char** argv) {
     return 77;
   }
   cuda::Stream stream;
-  std::printf("%s; medians of %d times %d launches over %d buffers\n", cuda::devices()[0].name.c_str(), repeats, launches,
-              buffers);
+  std::printf("%s; medians of %d times %d launches over %d buffers\n", cuda::devices()[0].name.c_str(), repeats,
+              launches, buffers);
   for (const Draw kind : {Draw::normal, Draw::student}) print_table(stream, kind, rows, check);
   return 0;
 }

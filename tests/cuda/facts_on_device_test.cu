@@ -258,10 +258,10 @@ __device__ Written real_kernel(Kernel kernel, const Block& block) {
     }
     case Kernel::modelopt_triton:
     case Kernel::modelopt_triton_dyn: {
-      const float g = block.a / 6, decode = block.a * (1 / 2688.0f);
+      const float g = block.a * sixth, decode = block.a * (1 / 2688.0f);
       const bool dynamic = kernel == Kernel::modelopt_triton_dyn;
-      const float encode = 448 / (g <= 0x1p-24f ? 1 : g);
-      out.scale = e4m3_code(dynamic ? divide(b, 6 * decode) : (b / 6) * encode);
+      const float encode = (1 / (g <= 0x1p-24f ? 1 : g)) * 448;
+      out.scale = e4m3_code(dynamic ? divide(b, 6 * decode) : b * sixth * encode);
       float divisor = e4m3_value(out.scale) * (dynamic ? decode : 1 / encode);
       const bool zero = !dynamic && divisor == 0;
       if (dynamic && !(divisor >= 1e-5f)) divisor = 1;

@@ -163,6 +163,145 @@ void check_method(cuda::Stream& stream, const std::vector<Case>& cases, const se
   }
 }
 
+// ---- what the faster kernels might get wrong ----
+
+/// Blocks of 16 made one by one, as a matrix of 16 blocks a row, the last row filled up with zeros.
+struct Blocks {
+  cuda::Type type;
+  std::vector<std::uint32_t> bits;
+
+  Case as_case() const {
+    Case c = {{0, 256, 0}, type, bits};
+    c.shape.rows = (static_cast<std::int64_t>(bits.size()) + 255) / 256;
+    c.bits.resize(static_cast<std::size_t>(c.shape.rows * 256));
+    return c;
+  }
+};
+
+std::uint32_t sign_of(cuda::Type type) { return type == cuda::Type::f32 ? 0x80000000u : 0x8000u; }
+
+/// The largest magnitude of a type that is at most v.
+std::uint32_t bits_below(cuda::Type type, double v) {
+  if (type == cuda::Type::f32) {
+    return formats::encode(
+               formats::Format{"f32", 32, 8, 23, 127, true, false, true, formats::Specials::ieee, 0x7F7FFFFF, ""}, v,
+               formats::Rounding::toward_zero)
+        .code;
+  }
+  const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
+  return formats::encode(f, v, formats::Rounding::toward_zero).code;
+}
+
+std::uint32_t largest_bits(cuda::Type type) {
+  return type == cuda::Type::f32 ? 0x7F7FFFFFu : type == cuda::Type::bf16 ? 0x7F7Fu : formats::fp16.max_code;
+}
+
+/// A magnitude whose scale has that code, 0 if none was found.
+std::uint32_t amax_of_code(cuda::Type type, const search::SearchTask& task, int code) {
+  const formats::Format& scale = task.format->scale;
+  const double v = formats::decode_double(scale, static_cast<std::uint32_t>(code));
+  const std::uint32_t at = bits_below(type, task.method->rule.divisor * static_cast<double>(task.tensor_scale) * v);
+  for (std::uint32_t bits = at + 3; bits + 3 >= at && bits <= at + 3 && bits > 0; --bits) {
+    if (bits > largest_bits(type)) continue;
+    if (sim::scale_code(scale, task.method->rule, value_of(type, bits), task.tensor_scale) == code) return bits;
+  }
+  return 0;
+}
+
+/// At every scale code: bf16, all patterns up to the block's largest; others, those about every threshold.
+Blocks all_elements(cuda::Type type, const search::SearchTask& task) {
+  const sim::Grid grid = sim::make_grid(*task.format);
+  const int last = static_cast<int>(task.format->scale.max_code);
+  Blocks blocks = {type, {}};
+  std::uint32_t turn = 0;
+  for (int code = 0; code <= last; ++code) {
+    const std::uint32_t largest = code == last ? largest_bits(type) : amax_of_code(type, task, code);
+    if (largest == 0) continue;
+    std::vector<std::uint32_t> elements;
+    const double step = static_cast<double>(task.tensor_scale) *
+                        formats::decode_double(task.format->scale, static_cast<std::uint32_t>(code));
+    if (type == cuda::Type::bf16 && task.format->tensor_scaled) {
+      for (std::uint32_t bits = 0; bits <= largest; ++bits) elements.push_back(bits);
+    } else {
+      for (const double m : grid.midpoint) {
+        const std::uint32_t at = bits_below(type, m * step);
+        for (std::uint32_t d = 0; d < 6; ++d) elements.push_back(std::min(largest, at + 3 > d ? at + 3 - d : 0));
+      }
+    }
+    for (std::size_t i = 0; i < elements.size(); ++i) {
+      if (blocks.bits.size() % 16 == 0) blocks.bits.push_back(largest);
+      blocks.bits.push_back(elements[i] | (++turn % 3 == 0 ? sign_of(type) : 0));
+    }
+    while (blocks.bits.size() % 16 != 0) blocks.bits.push_back(sign_of(type));
+  }
+  return blocks;
+}
+
+/// Largest magnitudes at and about every boundary between scale codes.
+Blocks all_boundaries(cuda::Type type, const search::SearchTask& task) {
+  std::mt19937_64 random(7);
+  const formats::Format& scale = task.format->scale;
+  Blocks blocks = {type, {}};
+  for (std::uint32_t code = 0; code < scale.max_code; ++code) {
+    const double low = formats::decode_double(scale, code), high = formats::decode_double(scale, code + 1);
+    for (const double v : {low, (low + high) / 2, high}) {
+      const std::uint32_t at = bits_below(type, task.method->rule.divisor * static_cast<double>(task.tensor_scale) * v);
+      for (std::uint32_t d = 0; d < 5; ++d) {
+        const std::uint32_t largest = std::min(largest_bits(type), at + 3 > d ? at + 3 - d : 0);
+        blocks.bits.push_back(largest);
+        for (int i = 1; i < 16; ++i) {
+          const double part = std::ldexp(static_cast<double>(random() >> 11), -53);
+          blocks.bits.push_back(bits_below(type, static_cast<double>(value_of(type, largest)) * part) |
+                                (random() % 2 ? sign_of(type) : 0));
+        }
+      }
+    }
+  }
+  return blocks;
+}
+
+/// Elements of few bits, of which many are on thresholds and many blocks err alike at two scales.
+Blocks tied_blocks(cuda::Type type, int count) {
+  std::mt19937_64 random(11);
+  std::normal_distribution<double> normal;
+  Blocks blocks = {type, {}};
+  for (int b = 0; b < count; ++b) {
+    const double unit = std::ldexp(1, -static_cast<int>(random() % 6));
+    for (int i = 0; i < 16; ++i) {
+      const double v = std::round(normal(random) * 2 / unit) * unit;
+      blocks.bits.push_back(bits_below(type, std::fabs(v)) | (v < 0 ? sign_of(type) : 0));
+    }
+  }
+  return blocks;
+}
+
+bool has_fast_kernel(const search::Method& method) {
+  using search::MethodKind;
+  return method.kind == MethodKind::rule || method.kind == MethodKind::four_over_six || method.kind == MethodKind::sse;
+}
+
+void check_fast(cuda::Stream& stream, const std::vector<Case>& large, const search::Method& method) {
+  search::SearchTask task = {};
+  task.format = formats::find_block_format(method.format);
+  task.method = &method;
+  if (!cuda::serves(task) || !has_fast_kernel(method) || task.format->selects()) return;
+  for (const float tensor_scale : {1.0f, 0x1.23456p-10f, 0x1.cp-7f}) {
+    if (tensor_scale != 1 && !task.format->tensor_scaled) continue;
+    task.tensor_scale = tensor_scale;
+    for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
+      std::vector<Case> cases = {all_elements(type, task).as_case(), all_boundaries(type, task).as_case(),
+                                 tied_blocks(type, 20000).as_case()};
+      for (const Case& c : large) {
+        if (c.type == type) cases.push_back(c);
+      }
+      for (const int block : {16, 32}) {
+        task.block = block;
+        for (const Case& c : cases) check(stream, c, task);
+      }
+    }
+  }
+}
+
 bool extremes_are_the_same(cuda::Stream& stream, const Case& c) {
   cuda::Extremes e = {0, 0, 0, 0, 0, ~std::uint64_t{0}};
   const std::int64_t n = c.shape.rows * c.shape.cols;
@@ -200,6 +339,14 @@ int run() {
   }
   for (const Case& c : cases) failures += !extremes_are_the_same(stream, c);
   for (const search::Method& method : search::all_methods) check_method(stream, cases, method);
+  std::printf("shapes and types: %lld bytes compared, %d comparisons failed\n", static_cast<long long>(compared),
+              failures);
+  std::vector<Case> large;
+  for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
+    large.push_back({{512, 2048, 0}, type, make_values(type, 512 * 2048, 100)});
+  }
+  for (const Case& c : large) failures += !extremes_are_the_same(stream, c);
+  for (const search::Method& method : search::all_methods) check_fast(stream, large, method);
   std::printf("%lld bytes compared, %d comparisons failed\n%s\n", static_cast<long long>(compared), failures,
               failures == 0 ? "all the same" : "DIFFERENT");
   return failures == 0 ? 0 : 1;

@@ -28,28 +28,38 @@ void report(const char* family, std::int64_t compared, std::int64_t different) {
               different == 0 ? "all the same" : "DIFFERENT");
 }
 
-/// Mismatches of codes of `width` bytes; the first few by pattern, both codes and value.
-template <class Expected>
+/// Mismatches of codes of `width` bytes; the first by pattern, both codes and value. expect(first, count, out) writes
+/// the right ones: a loop over an array of its own, which a compiler makes vectors of.
+template <class Expect>
 std::int64_t count_different(const std::string& what, std::int64_t n, int width, const void* got,
-                             const std::uint32_t* bits, const Expected& expected) {
-  const auto* const bytes = static_cast<const std::uint8_t*>(got);
-  const auto* const pairs = static_cast<const std::uint16_t*>(got);
-  std::int64_t different = 0, first = 0;
-  if (width == 1) {
-#pragma omp parallel for simd schedule(static) reduction(+ : different)
-    for (std::int64_t i = 0; i < n; ++i) different += bytes[i] != expected(i) ? 1 : 0;
-  } else {
-#pragma omp parallel for simd schedule(static) reduction(+ : different)
-    for (std::int64_t i = 0; i < n; ++i) different += pairs[i] != expected(i) ? 1 : 0;
+                             const std::uint32_t* bits, const Expect& expect) {
+  constexpr std::int64_t piece = 4096;
+  const auto code_of = [&](std::int64_t i) -> std::uint32_t {
+    return width == 1 ? static_cast<const std::uint8_t*>(got)[i] : static_cast<const std::uint16_t*>(got)[i];
+  };
+  std::int64_t different = 0, least = n;
+  std::uint32_t least_expected = 0;
+#pragma omp parallel for schedule(static)
+  for (std::int64_t first = 0; first < n; first += piece) {
+    const std::int64_t count = std::min(piece, n - first);
+    std::uint32_t expected[piece];
+    expect(first, count, expected);
+    std::int64_t wrong = 0;
+    for (std::int64_t i = 0; i < count; ++i) wrong += code_of(first + i) != expected[i] ? 1 : 0;
+    if (wrong == 0) continue;
+    std::int64_t i = 0;
+    while (code_of(first + i) == expected[i]) ++i;
+#pragma omp critical
+    {
+      different += wrong;
+      if (first + i < least) least_expected = expected[i];
+      least = std::min(least, first + i);
+    }
   }
   if (different == 0) return 0;
-  const auto code_of = [&](std::int64_t i) -> std::uint32_t { return width == 1 ? bytes[i] : pairs[i]; };
-  while (code_of(first) == expected(first)) ++first;
-  const std::uint32_t code = code_of(first);
   std::printf("%s: %lld differ, first 0x%08x (%.9g): cpu 0x%02x, gpu 0x%02x\n", what.c_str(),
-              static_cast<long long>(different), bits[first],
-              static_cast<double>(__builtin_bit_cast(float, bits[first])), static_cast<unsigned>(expected(first)),
-              code);
+              static_cast<long long>(different), bits[least],
+              static_cast<double>(__builtin_bit_cast(float, bits[least])), least_expected, code_of(least));
   return different;
 }
 
@@ -69,7 +79,6 @@ struct Inputs {
       if (i % 1024 == 3) bits[i] = i >> 10;  // the least subnormals
     }
   }
-  float x(std::int64_t i) const { return __builtin_bit_cast(float, bits[static_cast<std::size_t>(i)]); }
 };
 
 /// Inputs on the device behind `offset` elements, so that alignment is that of a single value where it isn't zero.
@@ -105,9 +114,11 @@ void check_formats(cuda::Stream& stream, const Inputs& in, OnDevice& device) {
         stream.wait();
         const formats::FloatEncoder encoder = formats::float_encoder(f, rounding, overflow);
         const std::string what = std::string(f.name) + " " + rounding_names[mode] + " " + overflow_names[policy];
-        different += count_different(what, patterns, width, got.data(), in.bits.data(), [&](std::int64_t i) {
-          return encoder(in.bits[static_cast<std::size_t>(i)], in.words[static_cast<std::size_t>(i)]);
-        });
+        const auto expect = [&](std::int64_t first, std::int64_t count, std::uint32_t* out) {
+          const std::uint32_t *const bits = in.bits.data() + first, *const word = in.words.data() + first;
+          for (std::int64_t i = 0; i < count; ++i) out[i] = encoder(bits[i], word[i]);
+        };
+        different += count_different(what, patterns, width, got.data(), in.bits.data(), expect);
         compared += patterns;
       }
     }
@@ -135,9 +146,13 @@ void check_converters(cuda::Stream& stream, const Inputs& in, OnDevice& device) 
         stream.wait();
         const std::string what =
             std::string(c.recipe) + " " + c.element.name + " " + rounding_names[mode] + " " + overflow_names[policy];
-        different += count_different(what, n, width, got.data(), in.bits.data() + first, [&](std::int64_t i) {
-          return sim::convert(c, in.x(first + i), rounding, overflow, in.words[static_cast<std::size_t>(first + i)]);
-        });
+        const auto expect = [&](std::int64_t from, std::int64_t count, std::uint32_t* out) {
+          const std::uint32_t *const bits = in.bits.data() + first + from, *const word = in.words.data() + first + from;
+          for (std::int64_t i = 0; i < count; ++i) {
+            out[i] = sim::convert(c, __builtin_bit_cast(float, bits[i]), rounding, overflow, word[i]);
+          }
+        };
+        different += count_different(what, n, width, got.data(), in.bits.data() + first, expect);
         compared += n;
       }
     }
@@ -165,7 +180,10 @@ template <int index>
 std::int64_t compare_chunk(const std::uint8_t* got, const std::uint32_t* bits) {
   constexpr formats::FloatEncoder encoder =
       formats::float_encoder(wholes[index].format, wholes[index].rounding, Overflow::saturate);
-  return count_different(wholes[index].name, chunk, 1, got, bits, [&](std::int64_t i) { return encoder(bits[i]); });
+  const auto expect = [&](std::int64_t first, std::int64_t count, std::uint32_t* out) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = encoder(bits[first + i]);
+  };
+  return count_different(wholes[index].name, chunk, 1, got, bits, expect);
 }
 
 void check_all_floats(cuda::Stream& stream) {

@@ -94,6 +94,8 @@ TEST(Logarithm, has_the_recorded_ends) {
   EXPECT_EQ(bits_of(log2_hopper(1)), 0u);
   EXPECT_EQ(bits_of(log2_hopper(INFINITY)), 0x7F800000u);
   EXPECT_EQ(log2_hopper(8), 3);
+  EXPECT_EQ(log2_hopper(0.25f), -0x1.FFFFFEp0f);
+  EXPECT_EQ(log2_hopper(0.5f), -0x1.FFFFFCp-1f);
   EXPECT_EQ(bits_of(log2_hopper(0x1p-126f)), 0xC2FBFFFFu);                   // not -126: one unit short
   EXPECT_EQ(bits_of(log2_hopper(0x1.000002p0f)) & 0x7F800000u, 105u << 23);  // about 1.6 times the logarithm
 }

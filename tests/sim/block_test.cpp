@@ -56,6 +56,17 @@ TEST(QuantizeBlock, of_nothing_writes_nothing) {
   EXPECT_EQ(code, 0xAA);
 }
 
+TEST(QuantizeBlock, a_nan_rounded_stochastically_is_zero_whatever_the_word) {
+  const float x[] = {NAN, -NAN};
+  for (const std::uint32_t word : {0u, 1u, 0x80000000u, 0xFFFFFFFFu}) {
+    const std::uint32_t words[] = {word, word};
+    std::uint8_t codes[2];
+    sim::quantize_block_stochastic(formats::e2m1, sim::make_grid(formats::e2m1), x, 2, 1, words, codes);
+    EXPECT_EQ(codes[0], 0);
+    EXPECT_EQ(codes[1], 8);
+  }
+}
+
 TEST(Dequantize, is_exact_for_every_code_and_scale) {
   for (const formats::BlockFormat& f : formats::all_block_formats) {
     for (const float t : {1.0f, 0x1.fffffep-20f, 0x1p-149f, FLT_MAX}) {
