@@ -49,8 +49,8 @@ struct Bench {
 /// Where it stands: a share done, and what is timed.
 using BenchProgress = std::function<void(double, const std::string&)>;
 
-/// Throws UsageError for what the GPU can't do, for unknown words, columns that a block doesn't divide, elements of more than 4 bits, and methods
-/// that don't leave the elements to the nearest.
+/// Throws UsageError for what the GPU can't do, for unknown words, columns that a block doesn't divide, elements of
+/// more than 4 bits, and methods that don't leave the elements to the nearest.
 Bench bench_search(const BenchWords& words, const BenchProgress& progress, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace fp4scope::analysis

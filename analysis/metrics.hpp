@@ -1,6 +1,6 @@
 // What a quantized matrix lost. Errors are taken between binary32 data and exact values in binary64. A block's elements
-// are summed in order, blocks in order along a row, then the rows in order: the same number on any thread count and on a
-// GPU (cuda::sum_errors). A NaN is the positive quiet one. Padding is outside every metric.
+// are summed in order, blocks in order along a row, then the rows in order: the same number on any thread count and on
+// a GPU (cuda::sum_errors). A NaN is the positive quiet one. Padding is outside every metric.
 #pragma once
 
 #include <array>

@@ -17,9 +17,7 @@ namespace {
 
 constexpr std::int64_t half_bytes = std::int64_t{16} << 20;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// Runs `work`, whose seconds are added to `seconds`.
 template <class Work>
@@ -209,8 +207,9 @@ void OnDevice::for_each_part(const cuda::Memory& from, std::int64_t bytes, const
     start(first + half_bytes);
     Half& half = halves_[static_cast<std::size_t>(first / half_bytes % 2)];
     timed(seconds_.copying, [&] { half.stream.wait(); });
-    timed(seconds_.writing,
-          [&] { part(first, {half.memory.as<const std::byte>(), static_cast<std::size_t>(count_at(first))}); });
+    timed(seconds_.writing, [&] {
+      part(first, {half.memory.as<const std::byte>(), static_cast<std::size_t>(count_at(first))});
+    });
   }
 }
 
@@ -220,8 +219,8 @@ void OnDevice::for_each_part_of_codes(const Part& part) { for_each_part(codes_, 
 void OnDevice::for_each_part_of_values(const Quantized& q, std::int64_t cols, cuda::Type type, const Part& part) {
   const std::int64_t bytes = q.rows * cols * cuda::width(type);
   reserve(values_, bytes);
-  cuda::dequantize(stream_, element_task(q), q.rows, cols, scales_.as<std::uint8_t>(),
-                   codes_.as<std::uint8_t>(), type, values_.as<void>());
+  cuda::dequantize(stream_, element_task(q), q.rows, cols, scales_.as<std::uint8_t>(), codes_.as<std::uint8_t>(), type,
+                   values_.as<void>());
   for_each_part(values_, bytes, part);
 }
 

@@ -38,9 +38,9 @@ struct QuantizeFileOptions {
   Notice notice;
   std::function<void(double done, const std::string& what)> progress;
   const std::atomic<bool>* stop = nullptr;
-  std::vector<int> devices;             ///< GPUs (device.hpp); empty for the CPU. The bytes and the summary are the same
-  std::int64_t device_memory = 0;       ///< bytes of a GPU for a tensor in flight; 0: what it has
-  DeviceSeconds* seconds = nullptr;     ///< receives what a GPU's steps took, unless null
+  std::vector<int> devices;          ///< GPUs (device.hpp); empty for the CPU. The bytes and the summary are the same
+  std::int64_t device_memory = 0;    ///< bytes of a GPU for a tensor in flight; 0: what it has
+  DeviceSeconds* seconds = nullptr;  ///< receives what a GPU's steps took, unless null
 };
 
 /// What a line of the summary needs.

@@ -1,7 +1,7 @@
 // quantize_file's tensors straight from the file to the GPUs and back: bytes as stored through page-locked memory,
-// scales, packed codes and values to their place in the output. Each GPU has a few tensors in flight, a thread and streams
-// each: while one is read, another computes and a third is written. A tensor stays in the GPU's memory between the pass
-// that finds its amax and the one that quantizes it; one that doesn't fit passes twice, in pieces of rows.
+// scales, packed codes and values to their place in the output. Each GPU has a few tensors in flight, a thread and
+// streams each: while one is read, another computes and a third is written. A tensor stays in the GPU's memory between
+// the pass that finds its amax and the one that quantizes it; one that doesn't fit passes twice, in pieces of rows.
 #pragma once
 
 #include <span>

@@ -275,8 +275,7 @@ void run_on_devices(Sweep& sweep, const std::vector<TensorWork>& all) {
   const int cores = omp_get_max_threads(), count = devices * std::clamp(cores / devices, 1, most_a_device);
   std::vector<std::size_t> order(all.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return all[a].cost > all[b].cost; });
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return all[a].cost > all[b].cost; });
   Failures failures(all.size());
   std::atomic<std::size_t> next = 0;
   const auto take = [&](int device) {

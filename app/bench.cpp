@@ -28,12 +28,10 @@ std::string device_name(const analysis::Bench& bench) {
 }
 
 /// A number, "-" for NaN.
-std::string text(const char* format, double x) {
-  return std::isnan(x) ? "-" : fmt::format(fmt::runtime(format), x);
-}
+std::string text(const char* format, double x) { return std::isnan(x) ? "-" : fmt::format(fmt::runtime(format), x); }
 
 void print_json(const analysis::Bench& bench) {
-  Json j = {{"data", bench.words.data},       {"rows", bench.words.rows},    {"cols", bench.words.cols},
+  Json j = {{"data", bench.words.data},       {"rows", bench.words.rows},     {"cols", bench.words.cols},
             {"repeats", bench.words.repeats}, {"device", device_name(bench)}, {"threads", bench.threads},
             {"table", Json::array()}};
   for (const analysis::BenchRow& r : bench.table) {
@@ -68,8 +66,8 @@ void print_text(const analysis::Bench& bench) {
     rows.push_back({r.format, r.method, copy ? "-" : fmt::format("{}", r.block), fmt::format("{}", r.elements),
                     fmt::format("{:.3g}", r.median_seconds), fmt::format("{:.3g}", r.elements_per_second),
                     text("{:.3g}", r.elements_per_second_per_thread),
-                    copy ? "-" : text("{:.2f}", r.candidates_per_block),
-                    copy ? "-" : fmt::format("{:.2f}", r.to_naive), fmt::format("{:.2f}", r.to_memcpy)});
+                    copy ? "-" : text("{:.2f}", r.candidates_per_block), copy ? "-" : fmt::format("{:.2f}", r.to_naive),
+                    fmt::format("{:.2f}", r.to_memcpy)});
     if (r.rows < bench.words.rows) partial.push_back(fmt::format("{} {} on {}", r.format, r.method, r.rows));
   }
   fmt::print("{}", text_table({"format", "method", "block", "elements", "seconds", "elements/s", "a thread",

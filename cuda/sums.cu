@@ -1,6 +1,8 @@
 // What a quantized matrix lost, as analysis/metrics.cpp sums it, bit for bit: a block's elements in order, blocks in
 // order along the row; the rows are added by whoever takes them. A warp has a row: each lane sums a block's elements,
 // then each of the first lanes adds one kind of sum over the 32 blocks in order. All in binary64, nothing contracted.
+#include <cstddef>
+
 #include "cuda/blocks.cuh"
 #include "formats/pack.hpp"
 #include "sim/block.hpp"
@@ -13,8 +15,23 @@ constexpr int warps = 4;  // of a thread block
 constexpr int lanes = 32;
 
 /// The sums of a block, in RowSums' order.
-enum Sum { energy, sse, max_error, magnitude, stored, sse_sse, sse_energy, energy_energy, naive, sse_naive, naive_naive };
+enum Sum {
+  energy,
+  sse,
+  max_error,
+  magnitude,
+  stored,
+  sse_sse,
+  sse_energy,
+  energy_energy,
+  naive,
+  sse_naive,
+  naive_naive
+};
 constexpr int sum_count = naive_naive + 1;
+static_assert(offsetof(RowSums, naive_sse) == naive * sizeof(double) &&
+              offsetof(RowSums, naive_naive) == naive_naive * sizeof(double) &&
+              offsetof(RowSums, moved_down) == offsetof(RowSums, zeros) + 5 * sizeof(std::uint32_t));
 
 struct Counts {
   std::uint32_t zeros = 0, saturated = 0, underflowed = 0, subnormal = 0, moved_up = 0, moved_down = 0;
@@ -149,9 +166,9 @@ __device__ void sum_block(const DeviceTask& task, const Values& values, const Bl
   sum_elements(task, values, x, codes, row * blocks.cols + first, row * blocks.padded_cols() + first, count, code, sums,
                counts);
   const float amax = amax_of(blocks, x, row, first, count);
-  const int naive_code = task.naive_scales ? task.naive_scales[at]
-                                           : sim::scale_code(task.format.scale, task.naive, amax,
-                                                             static_cast<float>(task.tensor_scale));
+  const int naive_code =
+      task.naive_scales ? task.naive_scales[at]
+                        : sim::scale_code(task.format.scale, task.naive, amax, static_cast<float>(task.tensor_scale));
   sums[naive] = look_at_naive(task, values, x, row * blocks.cols + first, count, amax, code, naive_code, sums[sse],
                               counts, moves);
   sums[sse_sse] = sums[sse] * sums[sse];

@@ -65,8 +65,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Entry>
   std::uint64_t offset = 0;
   for (const Entry& entry : aligned(std::move(entries), path)) {
     const std::size_t bytes = checked_bytes(entry, path);
-    const bool fresh =
-        entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, 0}).second;
+    const bool fresh = entry.name != "__metadata__" && places_.try_emplace(entry.name, Place{offset, bytes, 0}).second;
     if (!fresh) throw Error(place(path, entry.name), "the name is taken", "rename one");
     if (offset + bytes < offset) throw Error(place(path, entry.name), "the file would pass 2^64 bytes");
     text += (text.size() > 1 ? "," : "") + entry_json(entry, offset, offset + bytes, path);

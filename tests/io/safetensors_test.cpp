@@ -122,7 +122,31 @@ TEST_F(Safetensors, TheWriterHoldsToItsDeclaration) {
                      writer.write("a", raw_bytes("a"));
                    }),
                    "written before"));
+  EXPECT_TRUE(says(error_of([&] {
+                     SafetensorsWriter writer(name, {{"a", "U8", {3}}}, {});
+                     writer.write_part("a", 2, raw_bytes("ab"));
+                   }),
+                   "ends beyond the 3 bytes"));
+  EXPECT_TRUE(says(error_of([&] {
+                     SafetensorsWriter writer(name, {{"a", "U8", {3}}}, {});
+                     writer.write_part("a", 1, raw_bytes("bc"));
+                     writer.commit();
+                   }),
+                   "not written whole"));
   EXPECT_EQ(files_left(), 0u);
+}
+
+TEST_F(Safetensors, PartsMakeTheWhole) {
+  SafetensorsWriter whole(path("whole.safetensors"), {{"a", "U8", {5}}, {"b", "U8", {2}}}, {});
+  whole.write("a", raw_bytes("abcde"));
+  whole.write("b", raw_bytes("fg"));
+  whole.commit();
+  SafetensorsWriter parts(path("parts.safetensors"), {{"a", "U8", {5}}, {"b", "U8", {2}}}, {});
+  parts.write_part("a", 0, raw_bytes("ab"));
+  parts.write_part("b", 0, raw_bytes("fg"));
+  parts.write_part("a", 2, raw_bytes("cde"));
+  parts.commit();
+  EXPECT_EQ(read_text_file(path("whole.safetensors")), read_text_file(path("parts.safetensors")));
 }
 
 TEST_F(Safetensors, EveryTypeIsListedAndFourAreRead) {
