@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 #include <iterator>
-#include <map>
 #include <optional>
 
 #include "analysis/explain.hpp"
