@@ -163,7 +163,7 @@ void check(OnDevice& gpu, const Words& w, const Shape& shape, bool special) {
   same(measure(m, cpu), sums.metrics(), which);
 }
 
-/// One tensor, kept whole and in pieces of a few rows, tiles among them.
+/// One tensor, kept whole and in pieces of a few rows: of blocks, of tiles, with random numbers.
 void check_pieces() {
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / "fp4scope_pieces_on_device";
   std::filesystem::create_directories(folder);
@@ -173,14 +173,16 @@ void check_pieces() {
     writer.write("w", std::as_bytes(std::span(m.data)));
     writer.commit();
   }
-  for (const bool tiles : {false, true}) {
+  constexpr Words kinds[] = {
+      {"nvfp4", "sse"}, {"nvfp4", "sse", "", "", "", "", 16, true}, {"nvfp4", "naive", "", "", "", "stochastic"}};
+  for (const Words& w : kinds) {
     std::string bytes[3];
     double errors[3] = {};
     for (const int way : {0, 1, 2}) {  // the CPU, a GPU, a GPU in pieces
       QuantizeFileOptions o;
       o.in = (folder / "in.safetensors").string();
       o.out = (folder / "out.safetensors").string();
-      o.config = parse_config({"nvfp4", "sse", "", "", "", 16, 0, "", "", tiles});
+      o.config = parse_config({w.format, w.method, "", "", "", w.block, 0, "", w.rounding, w.tiles});
       o.notice = [](const std::string&) {};
       o.dequantized = true;
       if (way > 0) o.devices = {0};
@@ -190,7 +192,10 @@ void check_pieces() {
     }
     for (const int way : {1, 2}) {
       compared += static_cast<std::int64_t>(bytes[0].size());
-      if (bytes[0] != bytes[way]) fail("pieces, way " + std::to_string(way) + (tiles ? " tiles" : "") + ": file");
+      if (bytes[0] != bytes[way]) {
+        fail(std::string("pieces, way ") + std::to_string(way) + " " + w.method + w.rounding +
+             (w.tiles ? " tiles" : "") + ": file");
+      }
       same(errors[0], errors[way], "pieces, weight error");
     }
   }
