@@ -17,4 +17,8 @@ bool quantize_four_over_six(Stream& stream, const search::SearchTask& task, cons
 bool quantize_power(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
                     std::uint8_t* packed, const float* tensor_scale);
 
+/// MethodKind::sse, blocks of 16 and 32 with scales E4M3 and levels of E2M1 or INT4.
+bool quantize_sse(Stream& stream, const search::SearchTask& task, const Matrix& matrix, std::uint8_t* scales,
+                  std::uint8_t* packed, const float* tensor_scale);
+
 }  // namespace fp4scope::cuda

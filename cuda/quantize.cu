@@ -7,7 +7,7 @@ namespace fp4scope::cuda {
 namespace {
 
 using Kernel = bool (*)(Stream&, const search::SearchTask&, const Matrix&, std::uint8_t*, std::uint8_t*, const float*);
-constexpr Kernel fast_kernels[] = {quantize_rule, quantize_four_over_six, quantize_power};
+constexpr Kernel fast_kernels[] = {quantize_rule, quantize_four_over_six, quantize_power, quantize_sse};
 
 }  // namespace
 

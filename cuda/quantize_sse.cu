@@ -1,7 +1,7 @@
 // Scales of least squared error and the codes, one thread a block, in three stages: a filter in half precision
 // (sse_pairs.cuh), a filter in binary32 and the exact comparison (sse_decide.cuh). What the first leaves waits in a list
 // of its warp until there are 32, so that each stage runs with all lanes.
-#include "cuda/quantize_sse.cuh"
+#include "cuda/fast.hpp"
 
 #include "cuda/runtime.cuh"
 #include "cuda/sse_pairs.cuh"

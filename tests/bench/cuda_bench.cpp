@@ -11,12 +11,14 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "cuda/cuda.hpp"
 #include "formats/error.hpp"
+#include "sim/recipes.hpp"
 
 namespace fp4scope {
 namespace {
@@ -38,6 +40,7 @@ struct Row {
   int block;
   Pass pass = Pass::none;
   cuda::Type type = cuda::Type::bf16;
+  const char* recipe = nullptr;  ///< null: exact
 };
 
 constexpr Row rows_of_table[] = {
@@ -61,10 +64,13 @@ constexpr Row rows_of_table[] = {
     {"mxfp4", "sse", 32, Pass::none, cuda::Type::f32},
     {"nvint4", "naive", 16},
     {"nvint4", "sse", 16},
+    {"nvfp4", "naive", 16, Pass::none, cuda::Type::bf16, "te"},
+    {"nvfp4", "4over6", 16, Pass::none, cuda::Type::bf16, "te"},
+    {"nvfp4", "hessian", 16},
+    {"nvint4", "hessian", 16},
+    {"nvfp4", "hessian", 32},
+    {"mxfp4", "hessian", 32},
 };
-
-// Least r^T H r (quantize_hessian) and recipes (quantize_recipe) take other tasks than rows of this table have: they get
-// a table and a print_row() of their own beside it, and print_table() prints them last.
 
 /// The same numbers every time: each row of the matrix has its own generator.
 std::vector<float> draw(Draw kind, std::int64_t rows) {
@@ -158,6 +164,25 @@ struct Buffers {
   std::uint8_t* packed_of(int i) const { return packed[static_cast<std::size_t>(i)].as<std::uint8_t>(); }
 };
 
+/// H of inputs whose neighbouring channels are correlated by 0.9.
+search::Hessians make_curvature(int block) {
+  constexpr std::int64_t tokens = 128;
+  std::vector<float> x(static_cast<std::size_t>(tokens * cols));
+  std::mt19937_64 words(7);
+  std::normal_distribution<float> normal;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = i % cols == 0 ? normal(words) : 0.9f * x[i - 1] + 0.43589f * normal(words);
+  }
+  return search::make_hessians(x.data(), tokens, cols, block);
+}
+
+bool is_hessian(const Row& row) { return std::strcmp(row.method, "hessian") == 0; }
+
+search::RecipeTask recipe_task(const Row& row, float amax) {
+  const sim::Recipe* const recipe = sim::find_recipe(row.recipe, row.format, row.method);
+  return {recipe, formats::find_block_format(row.format), sim::recipe_tensor(*recipe, amax, recipe->scale_max)};
+}
+
 search::SearchTask task_of(const Row& row, float amax) {
   search::SearchTask task = {};
   task.format = formats::find_block_format(row.format);
@@ -168,7 +193,16 @@ search::SearchTask task_of(const Row& row, float amax) {
   return task;
 }
 
-void launch(cuda::Stream& stream, const Row& row, const search::SearchTask& task, const Buffers& b, int i) {
+/// Queues the work of a row on buffer i.
+void launch(cuda::Stream& stream, const Row& row, const search::SearchTask& task,
+            const cuda::DeviceHessians* hessians, const Buffers& b, int i) {
+  if (row.recipe) {
+    return cuda::quantize_recipe(stream, recipe_task(row, b.amax), row.block, 1, b.matrix(i), b.scales_of(i),
+                                 b.packed_of(i));
+  }
+  if (hessians) {
+    return cuda::quantize_hessian(stream, task, *hessians, b.matrix(i), b.scales_of(i), b.packed_of(i));
+  }
   if (row.pass == Pass::none) return cuda::quantize(stream, task, b.matrix(i), b.scales_of(i), b.packed_of(i));
   const int scale_max = task.method->scale_max != 0 ? task.method->scale_max : task.format->scale_max;
   auto* const extremes = b.extremes.as<cuda::Extremes>();
@@ -192,13 +226,19 @@ std::int64_t differing(const std::vector<std::uint8_t>& a, const std::vector<std
 
 /// How many scales and bytes of codes are not those of the plain kernel, for sse of the exhaustive one.
 std::string compared(cuda::Stream& stream, const Row& row, search::SearchTask task, const Buffers& b) {
+  if (is_hessian(row)) return "not compared here";
   const std::int64_t scales = b.rows * cols / row.block, bytes = b.rows * cols / 2;
   stream.fill(b.scales_of(0), 0xAA, scales);
   stream.fill(b.packed_of(0), 0xAA, bytes);
-  launch(stream, row, task, b, 0);
+  launch(stream, row, task, nullptr, b, 0);
   const auto got_scales = downloaded(stream, b.scales_of(0), scales), got = downloaded(stream, b.packed_of(0), bytes);
   if (task.method->kind == search::MethodKind::sse) task.method = search::find_method(row.format, "exhaustive");
-  cuda::quantize_plain(stream, task, b.matrix(0), b.scales_of(1), b.packed_of(1));
+  if (row.recipe) {
+    cuda::quantize_recipe_plain(stream, recipe_task(row, b.amax), row.block, 1, b.matrix(0), b.scales_of(1),
+                                b.packed_of(1));
+  } else {
+    cuda::quantize_plain(stream, task, b.matrix(0), b.scales_of(1), b.packed_of(1));
+  }
   const auto scales_wanted = downloaded(stream, b.scales_of(1), scales),
              wanted = downloaded(stream, b.packed_of(1), bytes);
   return std::to_string(differing(got_scales, scales_wanted)) + " scales, " + std::to_string(differing(got, wanted)) +
@@ -220,13 +260,21 @@ double copy_rate(cuda::Stream& stream, const Buffers& b) {
 }
 
 void print_row(cuda::Stream& stream, const Row& row, const Buffers& b, double rate, bool check) {
-  const search::SearchTask task = task_of(row, b.amax);
-  const double ms = milliseconds(stream, [&](int i) { launch(stream, row, task, b, i); });
+  search::SearchTask task = task_of(row, b.amax);
+  search::Hessians curvature;
+  std::unique_ptr<const cuda::DeviceHessians> hessians;
+  if (is_hessian(row)) {
+    curvature = make_curvature(row.block);
+    hessians = std::make_unique<cuda::DeviceHessians>(stream, curvature);
+    task.hessians = &curvature;
+  }
+  const double ms = milliseconds(stream, [&](int i) { launch(stream, row, task, hessians.get(), b, i); });
   const std::int64_t n = b.rows * cols;
   const double bytes = static_cast<double>(n * cuda::width(b.type) + n / 2 + n / row.block),
                floor = bytes / rate * 1e-6;
+  const char* const how = row.recipe ? row.recipe : row.pass == Pass::amax ? "+ amax" : "";
   std::printf("%-7s %-8s %3d  %-4s %-6s %9.4f %9.4f %7.2f %8.0f  %s\n", row.format, row.method, row.block,
-              name_of(b.type), row.pass == Pass::amax ? "+ amax" : "", ms, floor, ms / floor, bytes / ms * 1e-6,
+              name_of(b.type), how, ms, floor, ms / floor, bytes / ms * 1e-6,
               check ? compared(stream, row, task, b).c_str() : "");
   std::fflush(stdout);
 }

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <random>
 
-#include "cuda/quantize_sse.cuh"
+#include "cuda/fast.hpp"
 #include "search/search.hpp"
 #include "sim/encode_lanes.hpp"
 
