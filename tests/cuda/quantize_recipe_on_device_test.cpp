@@ -132,7 +132,7 @@ Bytes on_cpu(const search::RecipeTask& task, int block, int tile_rows, const std
   const bool packs = task.format->element.bits <= 4;
   Bytes out = {std::vector<std::uint8_t>(static_cast<std::size_t>(rows * per_row)),
                std::vector<std::uint8_t>(x.size() / (packs ? 2 : 1))};
-#pragma omp parallel if (x.size() > 65536)
+#pragma omp parallel if (x.size() > 4096)
   {
     std::vector<float> values(static_cast<std::size_t>(block * tile_rows));
     std::vector<std::uint8_t> own(values.size());
