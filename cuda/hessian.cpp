@@ -123,6 +123,7 @@ void pack_filter(const search::BlockHessian& hessian, int n, search::HessianFilt
   // delta for s q, of at most 2 |x|, on both sides of a comparison; filter.gap has the rest of D.
   packed.gap = static_cast<float>((filter.gap + 2 * roundings(tiles) + 4 * delta) * (1 + 0x1p-10));
   packed.unscale = static_cast<float>(std::ldexp(1.0, -f.shift));
+  packed.total = filter.total;
   packed.usable = 1;
 }
 

@@ -29,7 +29,7 @@ struct PackedFilter {
   float gap;      ///< D / X0, with the errors of the pieces and of the tensor cores
   float unscale;  ///< 2^-shift
   int usable;
-  int reserved;
+  float total;  ///< sum e_i, rounded up
 };
 
 /// The pieces for blocks of at most 16 * tiles elements.

@@ -467,10 +467,25 @@ struct Filter {
 
   // -- exclusions: search/hessian_filter.hpp --
 
+  /// |G^T x|.
+  __device__ float length_of_projection(const Share<tiles>& s, int h) const {
+    float sum = 0, root;
+#pragma unroll
+    for (int j = 0; j < 2 * tiles; ++j) {
+      sum = __fmaf_rn(s.yx[j][2 * h], s.yx[j][2 * h], sum);
+      sum = __fmaf_rn(s.yx[j][2 * h + 1], s.yx[j][2 * h + 1], sum);
+    }
+    sum += __shfl_xor_sync(full, sum, 1);
+    sum += __shfl_xor_sync(full, sum, 2);
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(sum));
+    return root;
+  }
+
   /// How many fours of codes a row needs beyond the first that it visited, above and below, with U as it is.
   ///   Above: fours are excluded with all further ones where the first midpoint at their first step, m s, is at least
   ///   an element with |x| > U spread, or where the code below, 7/8 or more (UE8M0: half) of it, has all values zero.
-  ///   Below: where the largest level at their last step is less than some |x| - U spread. The last step is at most
+  ///   Below: where the largest level L at their last step s is less than some |x| - U spread, or L s sum e_i less than
+  ///   |G^T x| - U: values are at most L s, so |y| is at least |G^T x| - L s sum e_i. The last step is at most
   ///   15/16 of the first of the four above (UE8M0: 8 times their own first).
   __device__ void bounds(const Share<tiles>& s, int h, const float (&spread)[4 * tiles], int& above, int& below) const {
     float dead = __uint_as_float(s.amax[h]) * (is_power(kind) ? 2.0f : 1.15f), clipped = 0;
@@ -484,6 +499,7 @@ struct Filter {
     dead = fminf(dead, __shfl_xor_sync(full, dead, 2));
     clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 1));
     clipped = fmaxf(clipped, __shfl_xor_sync(full, clipped, 2));
+    clipped = fmaxf(clipped, (length_of_projection(s, h) * down - s.upper[h] * up) / filter.total * down);
     // Units with a first step above that of `until` are excluded, and those with a last step below that of `from`.
     const int until = unit_of(dead * f.over_midpoint * geometry.over_scale * up);
     const int from = unit_of(clipped * f.over_top * geometry.over_scale * down);
