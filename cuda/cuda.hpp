@@ -49,7 +49,7 @@ class Memory {
  private:
   void* data_ = nullptr;
   std::int64_t bytes_ = 0;
-  int device_ = 0;
+  [[maybe_unused]] int device_ = 0;
 };
 
 /// Page-locked bytes of the host: copies from and to them run beside kernels.
@@ -104,9 +104,9 @@ class Timer {
   double seconds();  ///< waits
 
  private:
-  Stream& stream_;
-  void* from_ = nullptr;
-  void* to_ = nullptr;
+  [[maybe_unused]] Stream& stream_;
+  [[maybe_unused]] void* from_ = nullptr;
+  [[maybe_unused]] void* to_ = nullptr;
 };
 
 /// What the elements of a matrix are; bf16 and f16 widen to binary32 exactly.
