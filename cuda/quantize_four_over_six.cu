@@ -6,8 +6,8 @@
 // It needs normal scales (codes of 8 and more), a tensor scale far from the ends of binary32, and y' < 7, so that the
 // nearest level needs no limit: t = max(2^floor(log2 y'), 1) has 1.5 * 2^22 t + y' rounded to a whole number of t / 2.
 // What is outside, and what the bound leaves open, a few blocks in 10^5, waits in a list until a block of threads has
-// been through all of its shares. Each is then decided by a warp with the exact comparison, search::compare_sse: in one
-// thread it would take some 6 microseconds, and among the rest cost it registers.
+// been through all of its shares, and is then decided by search::four_over_six itself: a call among the rest would cost
+// it registers, and one block of 16 at a time would leave most threads idle.
 #include "cuda/fast.cuh"
 #include "cuda/fast.hpp"
 
@@ -21,6 +21,7 @@ constexpr ScaleKind kind = ScaleKind::e4m3_nearest;
 struct ChoiceTask {
   FastFormat format;
   sim::ScaleRule to_six, to_four;
+  bool unbiased;
   float tensor_scale;
   const float* on_device;  ///< the tensor scale, unless null
   float relative;          ///< 1 + 4 lambda
@@ -75,39 +76,20 @@ __device__ inline float normal_value(int code) {
   return __uint_as_float(static_cast<std::uint32_t>((code << 20) + ((127 - 7) << 23)));
 }
 
-/// The two candidates of a block.
-struct Codes {
-  int six, four;
-};
-
-/// The sums over a warp of what search::sums_at gives for an element. In the usual range they are exact in any order.
-__device__ inline search::Sums warp_sums(const search::SearchSpace& space, const float* x, bool used, int code) {
-  search::Sums sums = {};
-  if (used) sums = search::sums_at(space, search::Block{x, 1, *x}, code);
-#pragma unroll
-  for (int d = 1; d < 32; d *= 2) {
-    sums.x += __shfl_xor_sync(~0u, sums.x, d);
-    sums.q += __shfl_xor_sync(~0u, sums.q, d);
-  }
-  return sums;
-}
-
-/// A block once more, by a warp, an element a thread: as search::four_over_six, whose comparison it calls. `values` are
-/// in shared memory.
+/// Block b once more, by the plain function.
 template <class T, int block>
-__device__ inline void decide_exactly(const search::SearchSpace& space, const Table<nan_code(kind) + 1>& table,
-                                      const float* values, Codes codes, float amax, const T* own, int b,
-                                      std::uint8_t* scales, std::uint8_t* packed) {
+__device__ __noinline__ void decide_exactly(const search::SearchSpace& space, bool unbiased,
+                                            const Table<nan_code(kind) + 1>& table, const T* x, int b,
+                                            std::uint8_t* scales, std::uint8_t* packed) {
   constexpr int lanes = block / share<T>;
-  const auto lane = static_cast<int>(threadIdx.x % 32);
-  const search::Sums at_six = warp_sums(space, values + lane, lane < block, codes.six);
-  const search::Sums at_four = warp_sums(space, values + lane, lane < block, codes.four);
-  const search::Block whole = {values, block, amax};
-  const bool chose_four = search::compare_sse(space, whole, codes.four, at_four, codes.six, at_six) < 0;
-  const int code = chose_four ? codes.four : codes.six;
-  if (lane == 0) scales[b] = static_cast<std::uint8_t>(code);
-  if (lane < lanes) {
-    store_codes<T, false>(table[code], load_elements<T, share<T>>(own + lane * share<T>), packed, b * lanes + lane);
+  const T* const own = x + static_cast<std::int64_t>(b) * block;
+  float values[block];
+  for (int i = 0; i < block; ++i) values[i] = widened(own, i);
+  const search::Block whole = {values, block, sim::amax(values, block)};
+  const int code = search::four_over_six(space, whole, search::Select::mse, nullptr, unbiased).code;
+  scales[b] = static_cast<std::uint8_t>(code);
+  for (int l = 0; l < lanes; ++l) {
+    store_codes<T, false>(table[code], load_elements<T, share<T>>(own + l * share<T>), packed, b * lanes + l);
   }
 }
 
@@ -143,7 +125,6 @@ __global__ void __launch_bounds__(threads, 4)
   __shared__ Table<codes> table;
   __shared__ alignas(search::SearchSpace) unsigned char room[sizeof(search::SearchSpace)];
   __shared__ Open open;
-  __shared__ float values[threads / 32][32];
   cudaGridDependencySynchronize();
   Shares<T, threads> shares(x, task.shares);
   const float tensor_scale = task.on_device ? *task.on_device : task.tensor_scale;
@@ -175,25 +156,13 @@ __global__ void __launch_bounds__(threads, 4)
     if (!sure && six != four) open.add(shares.at / lanes);
   }
   __syncthreads();
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const auto again = [&](int b) {
-    const T* const own = x + static_cast<std::int64_t>(b) * block;
-    __syncwarp();
-    values[warp][lane] = lane < block ? widened(own, lane) : 0;
-    __syncwarp();
-    const std::uint32_t amax = __reduce_max_sync(~0u, __float_as_uint(values[warp][lane]) & 0x7FFFFFFFu);
-    const Codes both = {scale_code_of<kind>(amax, to_six, task.to_six.least),
-                        scale_code_of<kind>(amax, to_four, task.to_four.least)};
-    if (both.six == both.four) return;
-    decide_exactly<T, block>(space, table, values[warp], both, __uint_as_float(amax), own, b, scales, packed);
-  };
+  const auto again = [&](int b) { decide_exactly<T, block>(space, task.unbiased, table, x, b, scales, packed); };
   if (open.count <= most_open) {
-    for (int k = warp; k < open.count; k += threads / 32) again(open.block[k]);
+    for (int k = static_cast<int>(threadIdx.x); k < open.count; k += threads) again(open.block[k]);
     return;
   }
-  const int stride = static_cast<int>(gridDim.x) * threads;  // all of its blocks
-  for (int i = shares.first() - lane; i >= 0; i -= stride) {
-    for (int k = i; k < min(i + 32, task.shares); k += lanes) again(k / lanes);
+  for (int i = shares.first(); i >= 0; i -= static_cast<int>(gridDim.x) * threads) {
+    if (i % lanes == 0 && i < task.shares) again(i / lanes);
   }
 }
 
@@ -222,6 +191,7 @@ bool quantize_four_over_six(Stream& stream, const search::SearchTask& task, cons
   const ChoiceTask choice = {fast_format(format),
                              to_six,
                              to_four,
+                             task.unbiased,
                              task.tensor_scale,
                              tensor_scale,
                              static_cast<float>(1 + 4 * lambda),
