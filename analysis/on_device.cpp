@@ -61,6 +61,7 @@ cuda::Type device_type(const std::string& dtype) {
 }
 
 void DeviceSeconds::add(const DeviceSeconds& other) {
+  starting = std::max(starting, other.starting);
   reading += other.reading;
   copying += other.copying;
   computing += other.computing;
@@ -71,6 +72,13 @@ OnDevice::Half::Half(int device) : stream(device), memory(half_bytes) {}
 
 OnDevice::OnDevice(int device)
     : device_(device), stream_(device), halves_{Half(device), Half(device)}, small_(device, 1024) {}
+
+std::unique_ptr<OnDevice> OnDevice::start(int device) {
+  const double before = now();
+  auto gpu = std::make_unique<OnDevice>(device);
+  gpu->seconds_.starting = now() - before;
+  return gpu;
+}
 
 double OnDevice::bytes_per_element(cuda::Type type) {
   // The data, its values, one code a byte at most, scales of blocks of 2, and what kernels take for themselves.

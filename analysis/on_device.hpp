@@ -31,8 +31,9 @@ std::string device_has();
 /// A GPU's word for a dtype that it reads as stored: F32, BF16 or F16. Throws Error for another.
 cuda::Type device_type(const std::string& dtype);
 
-/// What its steps took, in seconds of this host's clock.
+/// What its steps took, in seconds of this host's clock: of several threads added up, but for the first.
 struct DeviceSeconds {
+  double starting = 0;   ///< until a thread has its GPU, its streams and page-locked memory
   double reading = 0;    ///< from the file's pages to page-locked memory
   double copying = 0;    ///< waiting for copies to and from the GPU
   double computing = 0;  ///< waiting for its kernels
@@ -44,6 +45,8 @@ struct DeviceSeconds {
 class OnDevice {
  public:
   explicit OnDevice(int device);
+  /// The same, with the seconds that it took.
+  static std::unique_ptr<OnDevice> start(int device);
 
   /// `x` [rows, cols] of the host, row-major.
   void load(cuda::Type type, std::int64_t rows, std::int64_t cols, const void* x);

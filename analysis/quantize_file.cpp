@@ -348,7 +348,7 @@ Quantized quantize_matrix(const QuantizeFileOptions& o, const std::string& name,
 std::vector<QuantizedTensor> quantize_in_turn(const QuantizeFileOptions& o, const io::TensorFile& file,
                                               const std::vector<const io::TensorInfo*>& tensors, const Weights& weights,
                                               io::SafetensorsWriter& writer) {
-  const auto gpu = o.devices.empty() ? nullptr : std::make_unique<OnDevice>(o.devices[0]);
+  const auto gpu = o.devices.empty() ? nullptr : OnDevice::start(o.devices[0]);
   const bool needs_hessian = o.config.method->needs_hessian();
   std::vector<QuantizedTensor> summary;
   double total = 0, done = 0;

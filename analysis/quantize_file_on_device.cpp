@@ -154,7 +154,7 @@ void fly(Flight& flight, int device) {
     }
     const io::TensorInfo& tensor = *flight.tensors[i];
     try {
-      if (!gpu) gpu = std::make_unique<OnDevice>(device);
+      if (!gpu) gpu = OnDevice::start(device);
       const Notice notice = [&](const std::string& word) { flight.words[i].push_back(word); };
       flight.summary[i] = quantize_tensor(flight, tensor, notice, *gpu);
     } catch (...) {

@@ -41,19 +41,18 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
                    bool json) {
   const analysis::DeviceSeconds& steps = seconds.steps;
   if (!words.options.devices.empty() && !json) {
-    say(fmt::format("{}: {:.3f} s; in all threads reading {:.3f}, copying {:.3f}, computing {:.3f}, writing {:.3f}",
-                    analysis::device_text(words.options.devices), seconds.wall, steps.reading, steps.copying,
-                    steps.computing, steps.writing));
+    say(
+        fmt::format("{}: {:.3f} s, {:.3f} of them to start; in all threads reading {:.3f}, copying {:.3f}, "
+                    "computing {:.3f}, writing {:.3f}",
+                    analysis::device_text(words.options.devices), seconds.wall, steps.starting, steps.reading,
+                    steps.copying, steps.computing, steps.writing));
   }
   if (json) {
     nlohmann::ordered_json j = {{"out", words.options.out}, {"tensors", nlohmann::ordered_json::array()}};
     if (!words.options.devices.empty()) {
       j["device"] = analysis::device_text(words.options.devices);
-      j["seconds"] = {{"wall", seconds.wall},
-                      {"reading", steps.reading},
-                      {"copying", steps.copying},
-                      {"computing", steps.computing},
-                      {"writing", steps.writing}};
+      j["seconds"] = {{"wall", seconds.wall},     {"starting", steps.starting},   {"reading", steps.reading},
+                      {"copying", steps.copying}, {"computing", steps.computing}, {"writing", steps.writing}};
     }
     for (const analysis::QuantizedTensor& t : tensors) {
       nlohmann::ordered_json row = {{"tensor", t.name},
@@ -95,14 +94,18 @@ int run(Words& words, bool json) {
     throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
   }
   o.config.seed = words.seed.value_or(1);
+  Seconds seconds;
   const auto start = std::chrono::steady_clock::now();
+  const auto since = [&start] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
   o.devices = analysis::parse_device(words.device);
+  const double found = since();
   o.transform =
       analysis::parse_transform(o.config, words.transposed, words.hadamard, words.hadamard_size, words.hadamard_seed);
   o.pad_error = words.pad == "error";
   o.tool = tool();
   o.notice = say;
-  Seconds seconds;
   o.seconds = &seconds.steps;
   catch_signals();
   o.stop = &stop_flag();
@@ -113,7 +116,8 @@ int run(Words& words, bool json) {
     tensors = analysis::quantize_file(o);
   }
   if (tensors.empty()) return interrupted();
-  seconds.wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  seconds.wall = since();
+  seconds.steps.starting += found;
   print_summary(tensors, words, seconds, json);
   return 0;
 }

@@ -1,7 +1,8 @@
 """`quantize` and `sweep` give the same bytes and digits on a GPU as on the CPU: every method and recipe, every dtype,
 padding, tiles, rotations, NaN and Inf, values, shards; sweeps on one GPU and on all.
 
-Usage: pipeline_on_device_test.py PROGRAM. Exit 0: all the same; 1; 77: no device."""
+Usage: pipeline_on_device_test.py PROGRAM [methods | recipes | words | refusals | sweeps]... (default: all)
+Exit 0: all the same; 1; 77: no device."""
 import concurrent.futures
 import itertools
 import json
@@ -248,6 +249,7 @@ block_2d = [true]
 def sweep(what, config, *words):
     global failures
     Path("config.toml").write_text(config)
+    print(f"sweep {what}", flush=True)
     for side in ("cpu", "cuda:0", "cuda"):
         outcome = run("sweep", "config.toml", "-o", f"{side.replace(':', '-')}.h5", "--device", side, *words)
         if outcome.returncode != 0:
@@ -278,7 +280,10 @@ def main():
         if probe.returncode == 1 and "--device cuda" in probe.stderr:
             print(f"skipped: {probe.stderr.strip()}")
             return 77
-        for check in (check_methods, check_recipes, check_words, check_refusals, check_sweeps):
+        checks = [check_methods, check_recipes, check_words, check_refusals, check_sweeps]
+        for check in checks:
+            if sys.argv[2:] and check.__name__.removeprefix("check_") not in sys.argv[2:]:
+                continue
             before = compared
             check()
             for job in pending:
