@@ -2,7 +2,8 @@
 //
 // A family is one line: every pair of its element formats is an instruction. Names are PTX's in the order of MMA-Sim:
 // mma.SHAPE[.blockN].D.A.B.C[.SCALE], wgmma and tcgen05 without C, whose type is D's; AMD's MFMA likewise. Where
-// publications disagree a second row's name ends in @VARIANT. What was measured is one line a measurement.
+// publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What was
+// measured is one line a measurement.
 //
 // Sources: [S] MMA-Sim, arXiv 2511.10909, github.com/microsoft/MMA-Sim at c785138; [K] Khattak and Mikaitis, arXiv
 // 2512.07004, github.com/north-numerical-computing/MATLAB-tensor-core at b12b5a7. Their least exponents are [K]'s where
@@ -75,6 +76,7 @@ inline constexpr const char* sets_against = "Khattak and Mikaitis: 814 of 5000 d
 inline constexpr auto f32 = Result::f32_truncated;
 inline constexpr auto f16 = Result::f16_nearest;
 inline constexpr auto e8m13 = Result::e8m13_truncated;
+inline constexpr auto near = Result::f32_nearest;
 inline constexpr auto first = Addend::first_step;
 inline constexpr auto after = Addend::last;
 inline constexpr int none = no_exponent;
@@ -158,6 +160,43 @@ inline constexpr Family all[] = {
     {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue8m0, 16, 16},
     {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue4m3, 32, 16},
     {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue4m3, 16, 16},
+
+    {mfma,    cdna1,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_f16,  false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_f16,  false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_f16,  false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_f16,  false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_bf16, false,  32, 32,  4,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_bf16, false,  32, 32,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_bf16, false,  16, 16,  8,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_bf16, false,  16, 16,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_bf16, false,   4,  4,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
+    {mfma,    cdna1,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_f16,  false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_f16,  false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_f16,  false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_f16,  false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_bf16, false,  32, 32,  4,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_bf16, false,  32, 32,  2,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_bf16, false,  16, 16,  8,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_bf16, false,  16, 16,  2,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+    {mfma,    cdna1,         with_bf16, false,   4,  4,  2,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
+
+    {mfma,    cdna2,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  4,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16,  8,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,   4,  4,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
 };
 // clang-format on
 
@@ -283,6 +322,19 @@ constexpr InstructionTable make_instructions() noexcept {
 }
 
 inline constexpr InstructionTable all_instructions = make_instructions();
+
+/// No instruction, but what others are compared with: k products and C (binary32) in real numbers rounded once to
+/// nearest even, or in binary32 one fma after the other, or as a balanced tree (k a power of two up to 64). Operands
+/// as an instruction has them; `scale` of `block` k's, or none for block 0.
+constexpr Instruction reference_accumulator(Sum sum, const formats::Format& a, const formats::Format& b, int k,
+                                            const formats::Format& scale = formats::ue8m0, int block = 0) noexcept {
+  Instruction r = {Opcode::mma, Architecture::volta, a, b, 1, 1, k, false, sum, k, k, 0, Addend::first_step,
+                   Result::f32_nearest};
+  r.scaled = block > 0;
+  r.scale = scale;
+  r.block = block;
+  return r;
+}
 
 /// The row of that name on that architecture, or nullptr.
 constexpr const Instruction* find_instruction(std::string_view name, Architecture architecture) noexcept {

@@ -320,17 +320,17 @@ FP4SCOPE_HD constexpr Number product_number(const Instruction& r, const Operands
   return {p * sa.significand * sb.significand, e + sa.exponent + sb.exponent - 2 * r.scale.mantissa_bits};
 }
 
-/// NaN, or an Inf with its sign, where an operand, a scale or C is not finite.
+/// NaN, or an Inf with its sign, where an operand of this step, a scale or the addend is not finite.
 FP4SCOPE_HD constexpr std::uint32_t special_result(const Instruction& r, const Operands& a, const Operands& b,
                                                    const Operand& addend, const Operand* scale_a,
-                                                   const Operand* scale_b) noexcept {
+                                                   const Operand* scale_b, int first) noexcept {
   bool positive = addend.exponent == inf_exponent && addend.significand > 0;
   bool negative = addend.exponent == inf_exponent && addend.significand < 0;
   bool nan = addend.exponent == nan_exponent;
   for (int i = 0; r.scaled && i < r.k / r.block; ++i) {
     nan = nan || scale_a[i].exponent == nan_exponent || scale_b[i].exponent == nan_exponent;
   }
-  for (int i = 0; i < r.k; ++i) {
+  for (int i = first; i < first + r.group; ++i) {
     if (a.exponent[i] < special_exponent && b.exponent[i] < special_exponent) continue;
     const std::int64_t p = std::int64_t{a.significand[i]} * b.significand[i];
     nan = nan || a.exponent[i] == nan_exponent || b.exponent[i] == nan_exponent || p == 0;
@@ -343,12 +343,13 @@ FP4SCOPE_HD constexpr std::uint32_t special_result(const Instruction& r, const O
 }
 
 FP4SCOPE_HD constexpr bool has_special(const Instruction& r, const Operands& a, const Operands& b,
-                                       const Operand& addend, const Operand* scale_a, const Operand* scale_b) noexcept {
+                                       const Operand& addend, const Operand* scale_a, const Operand* scale_b,
+                                       int first) noexcept {
   bool special = addend.exponent >= special_exponent;
   for (int i = 0; r.scaled && i < r.k / r.block; ++i) {
     special = special || scale_a[i].exponent >= special_exponent || scale_b[i].exponent >= special_exponent;
   }
-  for (int i = 0; r.exact_group == 0 && i < r.k; ++i) {
+  for (int i = first; r.exact_group == 0 && i < first + r.group; ++i) {
     special = special || a.exponent[i] >= special_exponent || b.exponent[i] >= special_exponent;
   }
   return special;
@@ -374,57 +375,96 @@ FP4SCOPE_HD constexpr std::uint32_t plus(const Instruction& r, const Operand& x,
   return add_nearest(r.f16_result() ? Result::f16_nearest : Result::f32_nearest, addend_number(x), addend_number(y));
 }
 
-/// The running value after the products of one step, in binary32 or real-number sums.
-FP4SCOPE_HD constexpr std::uint32_t plain_step(const Instruction& r, const Operands& a, const Operands& b,
-                                               const Operand& addend, const Operand* scale_a, const Operand* scale_b,
+/// The running value and a step's products in real numbers, rounded once.
+FP4SCOPE_HD constexpr std::uint32_t exact_step(const Instruction& r, const Operands& a, const Operands& b,
+                                               const Operand& running, const Operand* scale_a, const Operand* scale_b,
                                                int first) noexcept {
-  if (r.sum == Sum::exact) {
-    WideAccumulator sum;
-    sum.add(addend.significand, addend.significand == 0 ? 0 : addend.exponent - 23);
-    for (int i = first; i < first + r.group; ++i) {
-      const Number p = product_number(r, a, b, scale_a, scale_b, i);
-      if (p.significand != 0) sum.add(p.significand, p.exponent);
-    }
-    return round_result(r.result, sum.leading());
+  WideAccumulator sum;
+  if (running.significand != 0) sum.add(running.significand, running.exponent - 23);
+  for (int i = first; i < first + r.group; ++i) {
+    const Number p = product_number(r, a, b, scale_a, scale_b, i);
+    if (p.significand != 0) sum.add(p.significand, p.exponent);
   }
-  if (r.sum == Sum::sequential) {
-    Operand running = addend;
-    std::uint32_t bits = 0;
-    for (int i = first; i < first + r.group && running.exponent < special_exponent; ++i) {
+  return round_result(r.result, sum.leading());
+}
+
+/// Whether product i, with its scales, is Inf or NaN.
+FP4SCOPE_HD constexpr bool special_product(const Instruction& r, const Operands& a, const Operands& b,
+                                           const Operand* scale_a, const Operand* scale_b, int i) noexcept {
+  const bool special = a.exponent[i] >= special_exponent || b.exponent[i] >= special_exponent;
+  return special || (r.scaled && (scale_a[i / r.block].exponent >= special_exponent ||
+                                  scale_b[i / r.block].exponent >= special_exponent));
+}
+
+/// What a product that special_product() names is: Inf or NaN.
+FP4SCOPE_HD constexpr Operand special_value(const Instruction& r, const Operands& a, const Operands& b,
+                                            const Operand* scale_a, const Operand* scale_b, int i) noexcept {
+  std::int64_t sign = std::int64_t{a.significand[i]} * b.significand[i];
+  bool nan = a.exponent[i] >= nan_exponent || b.exponent[i] >= nan_exponent;
+  if (r.scaled) {
+    const Operand sa = scale_a[i / r.block], sb = scale_b[i / r.block];
+    nan = nan || sa.exponent >= nan_exponent || sb.exponent >= nan_exponent;
+    sign *= std::int64_t{sa.significand} * sb.significand;
+  }
+  if (nan || sign == 0) return {1, nan_exponent};
+  return {sign < 0 ? -1 : 1, inf_exponent};
+}
+
+/// fma after fma in binary32.
+FP4SCOPE_HD constexpr std::uint32_t sequential_step(const Instruction& r, const Operands& a, const Operands& b,
+                                                    Operand running, const Operand* scale_a, const Operand* scale_b,
+                                                    int first) noexcept {
+  std::uint32_t bits = 0;
+  for (int i = first; i < first + r.group; ++i) {
+    if (special_product(r, a, b, scale_a, scale_b, i)) {
+      bits = special_sum(r, running, special_value(r, a, b, scale_a, scale_b, i));
+    } else if (running.exponent >= special_exponent) {
+      bits = special_sum(r, running, {0, r.zero_exponent});
+    } else {
       bits = add_nearest(r.result, product_number(r, a, b, scale_a, scale_b, i), addend_number(running));
-      running = decode_addend(r, bits, r.f16_result());
     }
-    return bits;
+    running = decode_addend(r, bits, r.f16_result());
   }
-  // A tree over 2^n products, bottom up.
+  return bits;
+}
+
+/// A balanced tree of binary32 additions over the rounded products, its root to the running value. r.group is a power
+/// of two up to 64.
+FP4SCOPE_HD constexpr std::uint32_t pairwise_step(const Instruction& r, const Operands& a, const Operands& b,
+                                                  const Operand& running, const Operand* scale_a,
+                                                  const Operand* scale_b, int first) noexcept {
   constexpr int most = 64;
-  std::uint32_t partial[most] = {};
+  Operand partial[most] = {};
   for (int i = 0; i < r.group; ++i) {
-    const Number p = product_number(r, a, b, scale_a, scale_b, first + i);
-    partial[i] = flushed(r, round_result(r.result, leading_bits(p.significand, p.exponent)));
+    const int at = first + i;
+    const Number p = product_number(r, a, b, scale_a, scale_b, at);
+    partial[i] = special_product(r, a, b, scale_a, scale_b, at)
+                     ? special_value(r, a, b, scale_a, scale_b, at)
+                     : decode_addend(r, round_result(r.result, leading_bits(p.significand, p.exponent)), false);
   }
   for (int n = r.group / 2; n > 0; n /= 2) {
-    for (int i = 0; i < n; ++i) {
-      const Operand x = decode_addend(r, partial[2 * i], r.f16_result());
-      partial[i] = flushed(r, plus(r, x, decode_addend(r, partial[2 * i + 1], r.f16_result())));
-    }
+    for (int i = 0; i < n; ++i) partial[i] = decode_addend(r, plus(r, partial[2 * i], partial[2 * i + 1]), false);
   }
-  return flushed(r, plus(r, addend, decode_addend(r, partial[0], r.f16_result())));
+  return flushed(r, plus(r, running, partial[0]));
 }
 
 /// One step's result: `running` and the r.group products from `first` on.
 FP4SCOPE_HD constexpr std::uint32_t step(const Instruction& r, const Operands& a, const Operands& b,
                                          const Operand& running, const Operand* scale_a, const Operand* scale_b,
                                          int first) noexcept {
-  if (r.sum != Sum::aligned || r.exact_group > 0) {
-    if (has_special(r, a, b, running, scale_a, scale_b)) return special_result(r, a, b, running, scale_a, scale_b);
-    if (r.sum != Sum::aligned) return plain_step(r, a, b, running, scale_a, scale_b, first);
+  if (r.sum == Sum::sequential) return sequential_step(r, a, b, running, scale_a, scale_b, first);
+  if (r.sum == Sum::pairwise) return pairwise_step(r, a, b, running, scale_a, scale_b, first);
+  if (r.sum == Sum::exact || r.exact_group > 0) {
+    if (has_special(r, a, b, running, scale_a, scale_b, first)) {
+      return special_result(r, a, b, running, scale_a, scale_b, first);
+    }
+    if (r.sum == Sum::exact) return exact_step(r, a, b, running, scale_a, scale_b, first);
     const AlignedSum sum = exact_group_step(r, advance(a, first), advance(b, first), running, scale_a, scale_b);
     return round_result(r.result, leading_bits(sum.units, sum.exponent));
   }
   const int scale = r.scaled ? scale_a[0].exponent + scale_b[0].exponent : 0;
   const AlignedSum sum = aligned_step(r, advance(a, first), advance(b, first), running, scale);
-  if (sum.exponent + r.fraction_bits >= special_exponent) return special_result(r, a, b, running, scale_a, scale_b);
+  if (sum.exponent + r.fraction_bits >= special_exponent) return special_result(r, a, b, running, scale_a, scale_b, first);
   return round_result(r.result, leading_bits(sum.units, sum.exponent));
 }
 
