@@ -324,6 +324,37 @@ constexpr InstructionTable make_instructions() noexcept {
 
 inline constexpr InstructionTable all_instructions = make_instructions();
 
+/// The integers of tensor_core.hpp hold what this row makes of any operands.
+constexpr bool budget_holds(const Instruction& r) noexcept {
+  const int product = r.a.mantissa_bits + 1 + r.b.mantissa_bits + 1;       // bits of a product's significand
+  const int scaled = product + (r.scaled ? 2 * (r.scale.mantissa_bits + 1) : 0);
+  const bool shape = r.k % r.group == 0 && r.k <= 64 && r.k % (r.run * r.steps()) == 0 && r.group % r.run == 0;
+  const bool blocks = !r.scaled || (r.k % r.block == 0 && r.k / r.block <= 4);
+  // add_nearest widens to 41 bits; running values have 24.
+  const bool fits = shape && blocks && scaled <= 41;
+  if (r.sum == Sum::pairwise) return fits && (r.group & (r.group - 1)) == 0;
+  if (r.sum != Sum::aligned) return fits;
+  const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;
+  const int terms = formats::bit_length(static_cast<std::uint64_t>(r.group));  // 2^terms > group: the addend too
+  if (r.exact_group == 0) {
+    // A shifted product in 31 bits, one scale for all of K, and the sum in 62.
+    return fits && spare >= 0 && product + spare <= 31 && r.fraction_bits + 2 + terms <= 62 &&
+           (!r.scaled || r.block == r.k);
+  }
+  // Halves below 2^4 each, exact_group products, two scales, and the places to the left of the term's last.
+  const int group = formats::bit_length(static_cast<std::uint64_t>(r.exact_group) * 12 * 12);
+  const int term = group + 2 * (r.scale.mantissa_bits + 1) + r.fraction_bits - 2 - 2 * r.scale.mantissa_bits;
+  return fits && r.a.bits == 4 && r.b.bits == 4 && r.block % r.exact_group == 0 && r.steps() == 1 && term + 3 <= 62;
+}
+
+constexpr bool every_budget_holds() noexcept {
+  for (const Instruction& r : all_instructions) {
+    if (!budget_holds(r)) return false;
+  }
+  return true;
+}
+static_assert(every_budget_holds());
+
 /// No instruction, but what others are compared with: k products and C (binary32) in real numbers rounded once to
 /// nearest even, or in binary32 one fma after the other, or as a balanced tree (k a power of two up to 64). Operands
 /// as an instruction has them; `scale` of `block` k's, or none for block 0.
