@@ -115,7 +115,7 @@ inline constexpr Family all[] = {
 
     {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_h200},
     {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
-    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_h200},
+    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     hopper,        with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
@@ -131,8 +131,8 @@ inline constexpr Family all[] = {
     {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, e8m13, first, false, -133, none, khattak, two_of_16, "interleaved"},
     {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, f16,   first, true,  -133, none, khattak, "", "interleaved"},
 
-    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
-    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both, of_b200},
+    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_b200},
+    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {mma,     blackwell,     with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
@@ -330,8 +330,8 @@ constexpr bool budget_holds(const Instruction& r) noexcept {
   const int scaled = product + (r.scaled ? 2 * (r.scale.mantissa_bits + 1) : 0);
   const bool shape = r.k % r.group == 0 && r.k <= 64 && r.k % (r.run * r.steps()) == 0 && r.group % r.run == 0;
   const bool blocks = !r.scaled || (r.k % r.block == 0 && r.k / r.block <= 4);
-  // add_nearest widens to 41 bits; running values have 24.
-  const bool fits = shape && blocks && scaled <= 41;
+  // add_nearest takes 24 bits.
+  const bool fits = shape && blocks && scaled <= 24;
   if (r.sum == Sum::pairwise) return fits && (r.group & (r.group - 1)) == 0;
   if (r.sum != Sum::aligned) return fits;
   const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;

@@ -289,24 +289,23 @@ FP4SCOPE_HD constexpr Number widened(Number x) noexcept {
   return {x.significand * (std::int64_t{1} << up), x.exponent - up};
 }
 
-/// x + y rounded to binary32 or binary16, to nearest even. Both are widened to 41 bits; what the smaller one loses more
-/// than 21 places below the greater one's last stays as a sticky last bit, at least 16 places below what decides.
+/// x + y rounded to binary32 or binary16, to nearest even. One is a running value or an addend, both are, or one is a
+/// product; each has at most 24 bits. They are widened to 41 bits and added 21 places below the greater one's last, where
+/// the smaller is cut. Nothing that decides is lost. A number that is cut has places more than 61 below the top of the
+/// greater, so it is below 2^-37 of it. And the greater is a number of the result's format: had it places below the
+/// format's last it would be a subnormal product, and a running value beside it has no places so low.
 FP4SCOPE_HD constexpr std::uint32_t add_nearest(Result result, Number x, Number y) noexcept {
   if (x.significand == 0) return round_result(result, leading_bits(y.significand, y.exponent));
   if (y.significand == 0) return round_result(result, leading_bits(x.significand, x.exponent));
   const Number p = widened(x), q = widened(y);
   const Number& high = p.exponent >= q.exponent ? p : q;
   const Number& low = p.exponent >= q.exponent ? q : p;
-  const int shift = high.exponent - 21 - low.exponent;
-  std::int64_t small = cut(low.significand, shift);
-  const bool lost = shift > 62 || (shift > 0 && cut(small, -shift) != low.significand);
-  if (lost && small % 2 == 0) small += low.significand < 0 ? -1 : 1;
   // Two significands below 2^41, 21 places up: their sum stays below 2^63.
-  return round_result(result,
-                      leading_bits(high.significand * (std::int64_t{1} << 21) + small, high.exponent - 21));
+  const std::int64_t small = cut(low.significand, high.exponent - 21 - low.exponent);
+  return round_result(result, leading_bits(high.significand * (std::int64_t{1} << 21) + small, high.exponent - 21));
 }
 
-/// What the running value, a product and an addend are as numbers.
+/// A running value or an addend as a number.
 FP4SCOPE_HD constexpr Number addend_number(const Operand& c) noexcept { return {c.significand, c.exponent - 23}; }
 
 /// Product i in real numbers, scales included. Bits: 22 of two fp16 or tf32; 8 of two fp8 and 8 of two UE4M3.

@@ -101,6 +101,11 @@ static_assert(Example().at(0, 0x7BFF, 0x7BFF).plus(0x7F7FFFFF).on(hopper) == 0x7
 // In real numbers: 2^127 - 2^127 + 2^-149 with bf16 operands, which no alignment keeps.
 constexpr Instruction exact = sim::reference_accumulator(sim::Sum::exact, formats::bf16, formats::bf16, 16);
 static_assert(Example().at(0, 0x7F00, 0x3F80).at(1, 0xFF00, 0x3F80).plus(1).on(exact) == 1);
+// 1 + 2^-24 is a tie; 2^-80 beside it, or 2^-120, decides it.
+static_assert(Example().at(0, 0x3980, 0x3980).plus(one_f32).on(exact) == one_f32);
+static_assert(Example().at(0, 0x3980, 0x3980).at(1, 0x2B80, 0x2B80).plus(one_f32).on(exact) == one_f32 + 1);
+static_assert(Example().at(0, 0x3980, 0x3980).at(1, 0x2180, 0x2180).plus(one_f32).on(exact) == one_f32 + 1);
+static_assert(Example().at(0, 0x3980, 0x3980).at(1, 0x2B80, 0xAB80).plus(one_f32).on(exact) == one_f32);
 constexpr Instruction chained = sim::reference_accumulator(sim::Sum::sequential, formats::fp16, formats::fp16, 4);
 constexpr Instruction tree = sim::reference_accumulator(sim::Sum::pairwise, formats::fp16, formats::fp16, 4);
 // C = 2^24 and three times 1: one after the other each is lost; a tree has 3, and 2^24 + 3 is a tie.
