@@ -138,7 +138,8 @@ Operands read_operands(const Instruction& r, const io::TensorFile& file, const s
               r.f16_addend ? 2 : 4);
   if (!r.scaled) {
     for (const char* name : {".SA", ".SB"}) {
-      if (file.find(prefix + name)) throw Error(in + ": " + prefix + name, "is there, but the instruction has no scales");
+      if (!file.find(prefix + name)) continue;
+      throw Error(in + ": " + prefix + name, "is there, but the instruction has no scales");
     }
     return x;
   }

@@ -78,9 +78,9 @@ int run(const Words& words, bool json) {
 }  // namespace
 
 void add_mma(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("mma", "what a matrix instruction makes of a file's operands, to the last bit");
+  CLI::App* command = app.add_subcommand("mma", "what a matrix instruction makes of operands, to the last bit");
   auto words = std::make_shared<Words>();
-  command->add_option("IN", words->in, "safetensors with P.A, P.B, P.C, and P.SA, P.SB for block scales")->type_name("");
+  command->add_option("IN", words->in, "safetensors with P.A, P.B, P.C; P.SA and P.SB for block scales")->type_name("");
   command->add_option("-o,--output", words->out, "safetensors with P.D for each prefix P")->type_name("OUT");
   command->add_option("--arch", words->architecture, analysis::join(analysis::architecture_names(), " "))
       ->type_name("A");

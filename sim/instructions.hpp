@@ -2,8 +2,8 @@
 //
 // A family is one line: every pair of its element formats is an instruction. Names are PTX's in the order of MMA-Sim:
 // mma.SHAPE[.blockN].D.A.B.C[.SCALE], wgmma and tcgen05 without C, whose type is D's; AMD's MFMA likewise. Where
-// publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What was
-// measured is one line a measurement.
+// publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What
+// was measured is one line a measurement.
 //
 // Sources: [S] MMA-Sim, arXiv 2511.10909, github.com/microsoft/MMA-Sim at c785138; [K] Khattak and Mikaitis, arXiv
 // 2512.07004, github.com/north-numerical-computing/MATLAB-tensor-core at b12b5a7. Their least exponents are [K]'s where

@@ -8,8 +8,10 @@
 //   scales     UE8M0: their exponents are added to every product's. exact_group > 0: the products of that many k are
 //              added exactly first, the term is that sum times both scales' significands, its exponent theirs alone
 //
-// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number. Sources: MMA-Sim
-// (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004); Fasi, Higham, Mikaitis and Pranesh (PeerJ CS 7:e330).
+// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number. The result 0
+// is +0, NaN the row's own; what is too large is Inf.
+//
+// Sources: MMA-Sim (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004).
 //
 // Bit budgets. A product's significand is below 2^2, so an aligned product is below 2^(F + 2): 27 bits at F = 25, which
 // 32-bit words hold. 64 of them and an addend stay below 2^(F + 9). A term of exact_group = 16 e2m1 products is below
@@ -290,10 +292,10 @@ FP4SCOPE_HD constexpr Number widened(Number x) noexcept {
 }
 
 /// x + y rounded to binary32 or binary16, to nearest even. One is a running value or an addend, both are, or one is a
-/// product; each has at most 24 bits. They are widened to 41 bits and added 21 places below the greater one's last, where
-/// the smaller is cut. Nothing that decides is lost. A number that is cut has places more than 61 below the top of the
-/// greater, so it is below 2^-37 of it. And the greater is a number of the result's format: had it places below the
-/// format's last it would be a subnormal product, and a running value beside it has no places so low.
+/// product; each has at most 24 bits. They are widened to 41 bits and added 21 places below the greater one's last,
+/// where the smaller is cut. Nothing that decides is lost. A number that is cut has places more than 61 below the top of
+/// the greater, so it is below 2^-37 of it. And the greater is a number of the result's format: had it places below
+/// the format's last it would be a subnormal product, and a running value beside it has no places so low.
 FP4SCOPE_HD constexpr std::uint32_t add_nearest(Result result, Number x, Number y) noexcept {
   if (x.significand == 0) return round_result(result, leading_bits(y.significand, y.exponent));
   if (y.significand == 0) return round_result(result, leading_bits(x.significand, x.exponent));
@@ -463,7 +465,9 @@ FP4SCOPE_HD constexpr std::uint32_t step(const Instruction& r, const Operands& a
   }
   const int scale = r.scaled ? scale_a[0].exponent + scale_b[0].exponent : 0;
   const AlignedSum sum = aligned_step(r, advance(a, first), advance(b, first), running, scale);
-  if (sum.exponent + r.fraction_bits >= special_exponent) return special_result(r, a, b, running, scale_a, scale_b, first);
+  if (sum.exponent + r.fraction_bits >= special_exponent) {
+    return special_result(r, a, b, running, scale_a, scale_b, first);
+  }
   return round_result(r.result, leading_bits(sum.units, sum.exponent));
 }
 

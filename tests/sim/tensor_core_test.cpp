@@ -68,7 +68,7 @@ static_assert(Example().at(0, one_e4m3, one_e4m3).plus(0x38FFFFFF).on(wgmma) == 
 // 2^-6 * 2^-6 * 1.5: the f16 result is rounded to nearest.
 static_assert(Example().at(0, 0x08, 0x0C).on(wgmma_half) == 0x0E00);
 
-// The two steps by k mod 4, C after them: 2^24 + 1 ties to even, 2^24 + 1 + 1 + 1 in two steps is 2^24 + 2 + ...
+// The two steps by k mod 4, C after them to nearest even: 2^24 + 1 stays 2^24, 2^24 + 3 (code 0x44) becomes 2^24 + 4.
 static_assert(Example().at(0, one_e4m3, one_e4m3).plus(0x4B800000).on(unpacked) == 0x4B800000);
 static_assert(Example().at(0, one_e4m3, 0x44).plus(0x4B800000).on(unpacked) == 0x4B800002);
 static_assert(unpacked.place(0) == 0 && unpacked.place(1) == 1 && unpacked.place(4) == 2 && unpacked.place(2) == 16);
@@ -86,9 +86,10 @@ constexpr std::uint32_t largest_nvfp4() {
   return x.on(nvfp4);
 }
 static_assert(__builtin_bit_cast(float, largest_nvfp4()) == 462422016.0f);
-// 1 * 1 beside C = 2^-24 is cut to binary32's 1; -1 beside it to 1 - 2^-24, which is a binary32 number.
-static_assert(Example().at(0, one_e2m1, one_e2m1).scales(0, one_ue4m3, one_ue4m3).plus(0x33800000).on(nvfp4) == one_f32);
-static_assert(Example().at(0, one_e2m1, one_e2m1).scales(0, one_ue4m3, one_ue4m3).plus(0xB3800000).on(nvfp4) == 0x3F7FFFFF);
+// 1 * 1 + 2^-24 is truncated to 1; 1 * 1 - 2^-24 is a binary32 number.
+constexpr Example one_nvfp4 = Example().at(0, one_e2m1, one_e2m1).scales(0, one_ue4m3, one_ue4m3);
+static_assert(Example(one_nvfp4).plus(0x33800000).on(nvfp4) == one_f32);
+static_assert(Example(one_nvfp4).plus(0xB3800000).on(nvfp4) == 0x3F7FFFFF);
 
 // Specials.
 static_assert(Example().at(0, 0x7C00, 0).on(hopper) == 0x7FFFFFFF);
@@ -109,8 +110,10 @@ static_assert(Example().at(0, 0x3980, 0x3980).at(1, 0x2B80, 0xAB80).plus(one_f32
 constexpr Instruction chained = sim::reference_accumulator(sim::Sum::sequential, formats::fp16, formats::fp16, 4);
 constexpr Instruction tree = sim::reference_accumulator(sim::Sum::pairwise, formats::fp16, formats::fp16, 4);
 // C = 2^24 and three times 1: one after the other each is lost; a tree has 3, and 2^24 + 3 is a tie.
-static_assert(Example().at(0, one_f16, one_f16).at(1, one_f16, one_f16).at(2, one_f16, one_f16).plus(0x4B800000).on(chained) == 0x4B800000);
-static_assert(Example().at(0, one_f16, one_f16).at(1, one_f16, one_f16).at(2, one_f16, one_f16).plus(0x4B800000).on(tree) == 0x4B800002);
+constexpr Example three_ones =
+    Example().at(0, one_f16, one_f16).at(1, one_f16, one_f16).at(2, one_f16, one_f16).plus(0x4B800000);
+static_assert(three_ones.on(chained) == 0x4B800000);
+static_assert(three_ones.on(tree) == 0x4B800002);
 
 TEST(Instructions, have_names_of_their_own) {
   for (const Instruction& r : sim::all_instructions) {
@@ -139,7 +142,9 @@ TEST(Instructions, every_k_has_one_place) {
 
 TEST(TensorCore, decoded_operands_and_codes_give_the_same) {
   Example x;
-  for (int k = 0; k < 32; ++k) x.at(k, static_cast<std::uint32_t>(k * 7 % 127), static_cast<std::uint32_t>(126 - k * 3));
+  for (int k = 0; k < 32; ++k) {
+    x.at(k, static_cast<std::uint32_t>(k * 7 % 127), static_cast<std::uint32_t>(126 - k * 3));
+  }
   x.plus(0x41234567);
   for (const Instruction* r : {&wgmma, &unpacked}) {
     std::int32_t words[4][32];
