@@ -293,7 +293,7 @@ FP4SCOPE_HD constexpr Number widened(Number x) noexcept {
 
 /// x + y rounded to binary32 or binary16, to nearest even. One is a running value or an addend, both are, or one is a
 /// product; each has at most 24 bits. They are widened to 41 bits and added 21 places below the greater one's last,
-/// where the smaller is cut. Nothing that decides is lost. A number that is cut has places more than 61 below the top of
+/// where the smaller is cut. Nothing that decides is lost. What is cut has places more than 61 below the top of
 /// the greater, so it is below 2^-37 of it. And the greater is a number of the result's format: had it places below
 /// the format's last it would be a subnormal product, and a running value beside it has no places so low.
 FP4SCOPE_HD constexpr std::uint32_t add_nearest(Result result, Number x, Number y) noexcept {

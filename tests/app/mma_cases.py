@@ -143,6 +143,13 @@ class Products(MmaCase):
         self.assertEqual((d.shape, f32(bits_of(d)[-1])), ([64, 24], 2))
         self.assertEqual(self.metadata["instruction"], WGMMA.replace("n8", "n24"))
 
+    def test_m_of_tcgen05_is_64_or_128(self):
+        for m in (64, 128):
+            x = fp8_operands(m, 16, 32)
+            put(x["x.A"], m - 1, 31, 0x38), put(x["x.B"], 31, 15, 0x40)
+            d = self.mma("blackwell", f"tcgen05.m{m}n16k32.f32.e4m3.e4m3", x)["x.D"]
+            self.assertEqual((d.shape, f32(bits_of(d)[-1])), ([m, 16], 2))
+
     def test_pytorch_names_of_codes(self):
         x = fp8_operands(16, 8, 32)
         x["x.A"].dtype = x["x.B"].dtype = "F8_E4M3"
