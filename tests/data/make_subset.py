@@ -132,6 +132,17 @@ def some_patterns(path):
     return safetensors({**metadata, "part": f"{len(kept)} of {len(patterns)} patterns"}, parts)
 
 
+def first_matrices(path):
+    """The first matrices of each instruction, whole: names are INSTRUCTION|NUMBER|TENSOR."""
+    metadata, tensors = load(path)
+    count = {name.split("|")[0]: 0 for name in tensors}
+    for name in tensors:
+        instruction, number, _ = name.split("|")
+        count[instruction] = max(count[instruction], int(number) + 1)
+    kept = [(n, *t) for n, t in tensors.items() if int(n.split("|")[1]) < min(4, count[n.split("|")[0]] // 4)]
+    return safetensors({**metadata, "part": "the first matrices of each instruction"}, kept)
+
+
 def make(folder):
     """{file name: bytes}"""
     with open(os.path.join(folder, "inputs.safetensors"), "rb") as f:
@@ -141,6 +152,7 @@ def make(folder):
         digests[name] = digests_of(tensors)
         made[name + ".safetensors"] = rows_of(tensors, inputs, one_in)
     made["ml_dtypes.safetensors"] = some_patterns(os.path.join(folder, "ml_dtypes.safetensors"))
+    made["mma_sim.safetensors"] = first_matrices(os.path.join(folder, "mma_sim.safetensors"))
     made["digests.json"] = digests_text(digests)
     return made
 
