@@ -159,9 +159,10 @@ void take_shape(Reading& r) {
   w.shape.back() = 2 * codes.back() * (blocks_last ? codes[codes.size() - 2] : 1);
   w.cols = w.shape.back();
   w.rows = w.codes->elements() * 2 / w.cols;
-  const bool flat = scales.size() == 1 && codes.size() == 2;
-  const std::int64_t per_row = flat ? w.scales->elements() / w.rows : scales.empty() ? 0 : scales.back();
-  const bool alike = flat ? w.scales->elements() == per_row * w.rows
+  const bool flat = scales.size() == 1 && codes.size() == 2;  // perhaps as atoms: take_metadata tells
+  const int flat_block = w.scales->dtype.name == "F8_E4M3" ? formats::nvfp4.block : formats::mxfp4.block;
+  const std::int64_t per_row = flat ? w.cols / flat_block : scales.empty() ? 0 : scales.back();
+  const bool alike = flat ? w.scales->elements() >= per_row * w.rows
                           : scales.size() == w.shape.size() &&
                                 std::equal(scales.begin(), scales.end() - 1, w.shape.begin());
   if (!alike || per_row < 1 || w.cols % per_row != 0) {
@@ -251,8 +252,10 @@ void take_metadata(Reading& r) {
   w.swizzled = n[5] == 1;
   w.rows = n[0];
   w.shape = {n[0], w.cols};
-  if (w.swizzled && (n[2] % formats::scales_128x4.rows != 0 || w.cols / w.block % formats::atom_cols != 0)) {
-    r.refuse(*t, "says swizzled scales of a matrix that is not padded to whole atoms");
+  const std::int64_t per_row = w.cols / w.block;
+  const std::int64_t expected = w.swizzled ? formats::swizzled_size(formats::scales_128x4, n[2], per_row) : n[2] * per_row;
+  if (w.scales->elements() != expected) {
+    r.refuse(*w.scales, fmt::format("holds {} scales, where {} belong", w.scales->elements(), expected));
   }
 }
 
