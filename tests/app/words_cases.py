@@ -98,7 +98,7 @@ class WrongWords(Case):
         self.refused(["--rounding", "'rn'", "'rne'"], *encode, "e2m1", "--rounding", "rn")
         self.refused(["--overflow", "'saturat'", "'saturate'"], *encode, "e2m1", "--overflow", "saturat")
         self.refused(["--recipe", "'cudda'", "'cuda'"], *encode, "e2m1", "--recipe", "cudda")
-        self.refused(["--dtype", "'f16'", "bf16"], "dequantize", "in.safetensors", "-o", "out.safetensors", "--dtype", "f16")
+        self.refused(["--dtype", "'bf17'", "bf16"], "dequantize", "in.safetensors", "-o", "out.safetensors", "--dtype", "bf17")
 
     def test_what_is_designed_but_not_built_says_so_and_what_there_is(self):
         nvfp4 = [*QUANTIZE, "--format", "nvfp4"]
