@@ -4,7 +4,7 @@
 set -eu
 build="g++ cmake pkg-config git libgmp-dev libhdf5-dev libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
        librandom123-dev libhwy-dev python3 python3-h5py python3-matplotlib"
-test="libgtest-dev libmpfr-dev libbenchmark-dev"
+test="libgtest-dev libmpfr-dev libbenchmark-dev verilator"
 clang="clang libomp-dev"
 
 if ! command -v dpkg-query >/dev/null; then

@@ -10,8 +10,8 @@
 // binary16. So NVFP4's lane product has 16 bits at most and is exact, and only additions round; IF4's rounds twice.
 //
 // No result is subnormal: a product that isn't 0 is a multiple of 2^-20 (NVFP4) or 2^-43 (IF4: its scale product is
-// above 0.734 * 2^-18, a binary32 above 2^-19, and so on; mac_test goes through all), and so is each rounded sum.
-// None overflows: a product is below 2^23, so a lane of 2^47 or more, whose half ulp is at least that, doesn't move.
+// above 0.734 * 2^-18, a binary32 above 2^-19, and so on; mac_test goes through all), and so is each sum.
+// None overflows: a product is below 2^23, half an ulp of 2^47, so no lane leaves +-2^47.
 // Flushing of subnormal numbers is thus without effect, and plain binary32 operations have the unit's bits.
 #pragma once
 
