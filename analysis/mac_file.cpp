@@ -66,7 +66,8 @@ MacBeats read_beats(const MacOptions& o, const std::string& in, MacCount& count)
   const auto n = static_cast<std::int64_t>(beats.size());
   if (n == 0) throw Error(in, "has no beats");
   for (std::size_t i = 0; i < beats.size(); ++i) {
-    if (beats.first[i] > 1) throw Error(fmt::format("{}: first, beat {}", in, i), fmt::format("is {}", beats.first[i]), "it is 0 or 1");
+    if (beats.first[i] <= 1) continue;
+    throw Error(fmt::format("{}: first, beat {}", in, i), fmt::format("is {}", beats.first[i]), "it is 0 or 1");
   }
   if (beats.first[0] == 0) throw Error(in + ": first, beat 0", "is 0", "the first beat begins a segment");
   const auto operand = [&](const std::string& name) {
@@ -139,7 +140,7 @@ std::string only_name(const io::TensorFile& file, const std::string& path) {
 const io::TensorInfo& part(const io::TensorFile& file, const std::string& path, const std::string& name) {
   const io::TensorInfo& t = find_tensor(file, path, name, "the operand");
   if (t.dtype.name == "U8" && t.shape.size() == 2) return t;
-  throw Error(path + ": " + name, fmt::format("is {} {}", t.dtype.name, t.shape_text()), "U8 with two dimensions is needed");
+  throw Error(path + ": " + name, fmt::format("is {} {}", t.dtype.name, t.shape_text()), "U8 [rows, n] is needed");
 }
 
 Rows read_rows(const MacOptions& o, const std::string& text, MacCount& count) {
@@ -202,7 +203,8 @@ MacCount mac_file(const MacOptions& o, const std::string& in, const std::string&
   return count;
 }
 
-MacCount mac_operands(const MacOptions& o, const std::string& a_text, const std::string& w_text, const std::string& out) {
+MacCount mac_operands(const MacOptions& o, const std::string& a_text, const std::string& w_text,
+                      const std::string& out) {
   MacCount count;
   const Rows a = read_rows(o, a_text, count), w = read_rows(o, w_text, count);
   if (a.blocks != w.blocks) {

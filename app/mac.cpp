@@ -30,9 +30,10 @@ Choice choice(const std::string& option, const std::string& word, const std::vec
 
 /// The published vectors: 1 if a word differs from the published one.
 int run_golden(const Words& words, bool json) {
-  for (const auto& [name, given] : {std::pair("IN", !words.in.empty()), std::pair("--output", !words.out.empty()),
-                                    std::pair("--from", !words.from.empty()), std::pair("--with", !words.with.empty())}) {
-    if (given) throw UsageError(name, "--golden has its own beats and writes no file", "leave it out");
+  const std::pair<const char*, const std::string&> unused[] = {
+      {"IN", words.in}, {"--output", words.out}, {"--from", words.from}, {"--with", words.with}};
+  for (const auto& [name, word] : unused) {
+    if (!word.empty()) throw UsageError(name, "--golden has its own beats and writes no file", "leave it out");
   }
   const auto rule = choice<sim::MacFirst>("--first", words.first, firsts);
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();

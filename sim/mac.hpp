@@ -1,7 +1,7 @@
 // The multiply-accumulate unit for NVFP4 and IF4 of the adaptive block scaling work (arXiv 2603.28765; the published
 // RTL is mit-han-lab/fouroversix, if4_mac): 16 lanes a beat, one step of the datapath a function.
 //
-//   lane product = RNE32(a w * RNE32(scale_a scale_w c)),  c = 1, or IF4: fl32(6/7), fl32(36/49) for one, two INT blocks
+//   lane product = RNE32(a w * RNE32(scale_a scale_w c)),  c = 1; IF4: fl32(6/7) with one INT block, fl32(36/49), two
 //   lane         = RNE32(lane + product); the first beat of a segment loads the product
 //   word         = the 16 lanes added in adjacent pairs, 16 -> 8 -> 4 -> 2 -> 1, each sum RNE32
 //
@@ -128,7 +128,9 @@ FP4SCOPE_HD constexpr void mac_beat(MacFormat format, MacFirst rule, bool first,
                                     const std::uint8_t* w, std::uint32_t a_scale, std::uint32_t w_scale,
                                     float* lanes) noexcept {
   const MacScaling scaling = mac_scaling(format, a_scale, w_scale);
-  for (int i = 0; i < mac_lanes; ++i) lanes[i] = mac_accumulate(rule, first, lanes[i], mac_product(scaling, a[i], w[i]));
+  for (int i = 0; i < mac_lanes; ++i) {
+    lanes[i] = mac_accumulate(rule, first, lanes[i], mac_product(scaling, a[i], w[i]));
+  }
 }
 
 /// The word of a segment: adjacent pairs, four levels.

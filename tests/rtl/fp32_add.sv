@@ -1,8 +1,8 @@
 // IEEE 754 binary32 addition, round to nearest even, combinational. Subnormal operands count as zeros with their signs,
 // results below 2^-126 become such zeros; every NaN is 7FC00000.
 //
-// The smaller significand is shifted right into 3 more places, the last of them sticky: where it is shifted by 2 or more,
-// the sum loses at most one leading place, so guard and sticky places remain; by less, nothing is lost.
+// The smaller significand is shifted right into 3 more places, the last of them sticky: where it is shifted by 2 or
+// more, the sum loses at most one leading place, so guard and sticky places remain; by less, nothing is lost.
 module fp32_add (
     input  logic [31:0] a,
     input  logic [31:0] b,

@@ -42,7 +42,8 @@ module nvfp4_mac (
         .product(half)
     );
     // binary16 to binary32: the biases differ by 112; no subnormal comes, the least product is 1/4.
-    assign element = half[14:0] == 15'd0 ? {half[15], 31'd0} : {half[15], 8'd112 + {3'd0, half[14:10]}, half[9:0], 13'd0};
+    assign element = half[14:0] == 15'd0 ? {half[15], 31'd0}
+                                         : {half[15], 8'd112 + {3'd0, half[14:10]}, half[9:0], 13'd0};
     fp32_mul multiplier (
         .a      (element),
         .b      (scale),

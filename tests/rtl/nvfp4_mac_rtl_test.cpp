@@ -21,13 +21,14 @@ namespace {
 using sim::MacFirst;
 using sim::MacFormat;
 
+float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
+
 std::string hex(std::uint32_t bits) {
   std::ostringstream text;
-  text << "0x" << std::hex << std::setw(8) << std::setfill('0') << bits << " (" << __builtin_bit_cast(float, bits) << ")";
+  text << "0x" << std::hex << std::setw(8) << std::setfill('0') << bits << " (" << as_float(bits) << ")";
   return text.str();
 }
 
-float as_float(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 std::uint32_t as_bits(float x) { return __builtin_bit_cast(std::uint32_t, x); }
 
 /// Before a model is made: registers begin with random bits, so that only a reset can be what sets them.
@@ -245,7 +246,7 @@ std::uint32_t canonical(float x) { return std::isnan(x) ? 0x7FC00000u : as_bits(
 /// Below 2^-126 after rounding to 24 bits; the product of two binary32 is exact in binary64.
 std::uint32_t host_product(float x, float y) {
   const double exact = static_cast<double>(flushed(x)) * static_cast<double>(flushed(y));
-  if (std::fabs(static_cast<float>(exact * 0x1p64)) < 0x1p-62f) return as_bits(std::copysign(0.0f, static_cast<float>(exact)));
+  if (std::fabs(static_cast<float>(exact * 0x1p64)) < 0x1p-62f) return std::signbit(exact) ? 0x80000000u : 0;
   return canonical(static_cast<float>(exact));
 }
 
@@ -269,9 +270,11 @@ class Operators {
 
 TEST(Binary32Rtl, CornersOfAddAndMultiplyAreTheHosts) {
   std::vector<std::uint32_t> corners;
-  for (const std::uint32_t exponent : {0u, 1u, 2u, 23u, 24u, 25u, 63u, 64u, 102u, 103u, 104u, 125u, 126u, 127u, 128u, 129u,
-                                       150u, 151u, 152u, 153u, 190u, 191u, 192u, 229u, 230u, 231u, 252u, 253u, 254u, 255u}) {
-    for (const std::uint32_t fraction : {0u, 1u, 2u, 3u, 0x3FFFFFu, 0x400000u, 0x400001u, 0x555555u, 0x7FFFFEu, 0x7FFFFFu}) {
+  for (const std::uint32_t exponent :
+       {0u,   1u,   2u,   23u,  24u,  25u,  63u,  64u,  102u, 103u, 104u, 125u, 126u, 127u, 128u,
+        129u, 150u, 151u, 152u, 153u, 190u, 191u, 192u, 229u, 230u, 231u, 252u, 253u, 254u, 255u}) {
+    for (const std::uint32_t fraction :
+         {0u, 1u, 2u, 3u, 0x3FFFFFu, 0x400000u, 0x400001u, 0x555555u, 0x7FFFFEu, 0x7FFFFFu}) {
       for (const std::uint32_t sign : {0u, 1u}) corners.push_back(sign << 31 | exponent << 23 | fraction);
     }
   }
@@ -301,7 +304,8 @@ TEST(Binary32Rtl, TiesAtEveryDistanceAreTheHosts) {
   Operators operators;
   for (std::uint32_t distance = 0; distance <= 30; ++distance) {
     for (const std::uint32_t fraction : {0u, 1u, 2u, 3u, 0x7FFFFDu, 0x7FFFFEu, 0x7FFFFFu}) {
-      for (const std::uint32_t low : {0u, 1u, 2u, 4u, 0x400000u, 0x3FFFFFu, 0x400001u, 0x7FFFFFu, 0x600000u, 0x200000u}) {
+      for (const std::uint32_t low :
+           {0u, 1u, 2u, 4u, 0x400000u, 0x3FFFFFu, 0x400001u, 0x7FFFFFu, 0x600000u, 0x200000u}) {
         for (const std::uint32_t sign : {0u, 0x80000000u}) {
           ASSERT_TRUE(operators.agree(127u << 23 | fraction, sign | (127 - distance) << 23 | low));
         }

@@ -50,23 +50,24 @@ mpq_class rounded(const mpq_class& value) {
 
 /// A scale byte's magnitude by the text of OFP8, 0x7F being 448.
 mpq_class scale_value(std::uint32_t byte) {
-  const int payload = byte & 127;
+  const int payload = static_cast<int>(byte & 127);
   if (payload == 127) return 448;
   if (payload < 8) return payload * power(-9);
   return (8 + payload % 8) * power(payload / 8 - 10);
 }
 
-mpq_class element_value(bool integer, int code) {
+mpq_class element_value(bool integer, std::uint32_t code) {
   static const char* const e2m1[] = {"0", "1/2", "1", "3/2", "2", "3", "4", "6"};
-  if (integer) return code < 8 ? code : code - 16;
+  const int value = static_cast<int>(code);
+  if (integer) return value < 8 ? value : value - 16;
   const mpq_class magnitude(e2m1[code & 7]);
   return code < 8 ? magnitude : mpq_class(-magnitude);
 }
 
 /// Code 8 of E2M1, -0, is left to the tests of signs.
-bool negative(int code) { return code > 8; }
+bool negative(std::uint32_t code) { return code > 8; }
 
-bool is_integer(MacFormat format, int byte) { return format == MacFormat::if4 && byte >= 128; }
+bool is_integer(MacFormat format, std::uint32_t byte) { return format == MacFormat::if4 && byte >= 128; }
 
 mpq_class factor_value(bool a_integer, bool w_integer) {
   if (a_integer && w_integer) return rounded(mpq_class(36, 49));
@@ -75,15 +76,13 @@ mpq_class factor_value(bool a_integer, bool w_integer) {
 
 TEST(Mac, EveryPairOfScalesIsItsProductTimesTheFactorRounded) {
   for (const MacFormat format : both) {
-    for (int a = 0; a < 256; ++a) {
-      for (int w = 0; w < 256; ++w) {
-        const sim::MacScaling scaling =
-            sim::mac_scaling(format, static_cast<std::uint32_t>(a), static_cast<std::uint32_t>(w));
+    for (std::uint32_t a = 0; a < 256; ++a) {
+      for (std::uint32_t w = 0; w < 256; ++w) {
+        const sim::MacScaling scaling = sim::mac_scaling(format, a, w);
         ASSERT_EQ(scaling.a_integer, is_integer(format, a));
         ASSERT_EQ(scaling.w_integer, is_integer(format, w));
-        const mpq_class product = scale_value(static_cast<std::uint32_t>(a)) * scale_value(static_cast<std::uint32_t>(w));
-        const float plain = sim::mac_scale_product(sim::mac_scale(format, static_cast<std::uint32_t>(a)),
-                                                   sim::mac_scale(format, static_cast<std::uint32_t>(w)));
+        const mpq_class product = scale_value(a) * scale_value(w);
+        const float plain = sim::mac_scale_product(sim::mac_scale(format, a), sim::mac_scale(format, w));
         ASSERT_EQ(exact(plain), product) << "scales " << a << ", " << w;
         const mpq_class want = rounded(product * factor_value(scaling.a_integer, scaling.w_integer));
         ASSERT_EQ(exact(scaling.factor), want) << "scales " << a << ", " << w;
@@ -97,21 +96,22 @@ TEST(Mac, EveryPairOfElementsInEveryModeIsExactInBinary16WithTheSignsExclusiveOr
   int pairs = 0;
   for (const bool a_integer : {false, true}) {
     for (const bool w_integer : {false, true}) {
-      for (int a = 0; a < 16; ++a) {
-        for (int w = 0; w < 16; ++w) {
-          if (!sim::mac_legal(static_cast<std::uint32_t>(a)) || !sim::mac_legal(static_cast<std::uint32_t>(w))) continue;
+      for (std::uint32_t a = 0; a < 16; ++a) {
+        for (std::uint32_t w = 0; w < 16; ++w) {
+          if (!sim::mac_legal(a) || !sim::mac_legal(w)) continue;
           const std::uint16_t half =
-              sim::mac_element_product(sim::mac_element(a_integer, static_cast<std::uint32_t>(a)),
-                                       sim::mac_element(w_integer, static_cast<std::uint32_t>(w)));
+              sim::mac_element_product(sim::mac_element(a_integer, a), sim::mac_element(w_integer, w));
           // binary16 by IEEE 754-2019, 3.4, without our decoder
           const int field = half >> 10 & 31;
-          const mpq_class magnitude = field == 0 ? (half & 1023) * power(-24) : (1024 + (half & 1023)) * power(field - 25);
+          const int fraction = half & 1023;
+          const mpq_class magnitude = field == 0 ? fraction * power(-24) : (1024 + fraction) * power(field - 25);
+          const mpq_class value = half >> 15 ? mpq_class(-magnitude) : magnitude;
           ASSERT_LT(field, 31);
-          ASSERT_EQ(half >> 15 ? mpq_class(-magnitude) : magnitude, element_value(a_integer, a) * element_value(w_integer, w))
+          ASSERT_EQ(value, element_value(a_integer, a) * element_value(w_integer, w))
               << "codes " << a << ", " << w << ": 0x" << std::hex << half;
           ASSERT_EQ(half >> 15, negative(a) != negative(w)) << "codes " << a << ", " << w;
           ASSERT_TRUE(field > 0 || magnitude == 0);  // widening needs no subnormal
-          ASSERT_EQ(exact(sim::mac_widen(half)), half >> 15 ? mpq_class(-magnitude) : magnitude);
+          ASSERT_EQ(exact(sim::mac_widen(half)), value);
           ASSERT_EQ(std::signbit(sim::mac_widen(half)), half >> 15 != 0);
           ++pairs;
         }
@@ -134,11 +134,11 @@ TEST(Mac, EveryLaneProductIsRoundedOnceAndNvFp4sNever) {
     const mpq_class unit = power(format == MacFormat::nvfp4 ? -20 : -43), bound = power(23);
     for (const auto& [key, scaling] : scalings) {
       std::set<std::uint32_t> seen;  // products of elements are few
-      for (int a = 0; a < 16; ++a) {
-        for (int w = 0; w < 16; ++w) {
+      for (std::uint32_t a = 0; a < 16; ++a) {
+        for (std::uint32_t w = 0; w < 16; ++w) {
           if (a == 8 || w == 8) continue;
           const mpq_class elements = element_value(scaling.a_integer, a) * element_value(scaling.w_integer, w);
-          const float product = sim::mac_product(scaling, static_cast<std::uint32_t>(a), static_cast<std::uint32_t>(w));
+          const float product = sim::mac_product(scaling, a, w);
           ASSERT_EQ(std::signbit(product), negative(a) != negative(w));
           if (!seen.insert(bits_of(product)).second) continue;
           const mpq_class real = elements * exact(scaling.factor);
@@ -169,7 +169,8 @@ TEST(Mac, AWordIsTheTreeOfAdjacentPairs) {
     float lanes[16];
     mpq_class sums[16];
     for (int i = 0; i < 16; ++i) {
-      lanes[i] = std::ldexp(static_cast<float>(static_cast<std::int32_t>(random()) >> 8), static_cast<int>(random() % 24) - 20);
+      const auto integer = static_cast<float>(static_cast<std::int32_t>(random()) >> 8);
+      lanes[i] = std::ldexp(integer, static_cast<int>(random() % 24) - 20);
       sums[i] = exact(lanes[i]);
     }
     for (int n = 8; n > 0; n /= 2) {
@@ -200,9 +201,11 @@ TEST(Mac, LoadingAndAddingDifferInTheSignOfZeroAlone) {
   EXPECT_EQ(bits_of(sim::mac_reduce(added)), 0u);
   std::mt19937_64 random(2);
   for (int trial = 0; trial < 100000; ++trial) {
-    const auto scaling = sim::mac_scaling(MacFormat::if4, random() & 255, random() & 255);
-    const float product = sim::mac_product(scaling, random() & 15, random() & 15);
-    ASSERT_EQ(sim::mac_accumulate(MacFirst::loads, true, 1, product), sim::mac_accumulate(MacFirst::adds, true, 1, product));
+    const auto word = static_cast<std::uint32_t>(random());
+    const sim::MacScaling scaling = sim::mac_scaling(MacFormat::if4, word & 255, word >> 8 & 255);
+    const float product = sim::mac_product(scaling, word >> 16 & 15, word >> 20 & 15);
+    ASSERT_EQ(sim::mac_accumulate(MacFirst::loads, true, 1, product),
+              sim::mac_accumulate(MacFirst::adds, true, 1, product));
   }
 }
 
