@@ -4,7 +4,8 @@
 set -eu
 build="g++ cmake pkg-config git libgmp-dev libhdf5-dev libcli11-dev libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
        librandom123-dev libhwy-dev python3 python3-h5py python3-matplotlib"
-test="libgtest-dev libmpfr-dev libbenchmark-dev"
+test="libgtest-dev libmpfr-dev libbenchmark-dev verilator"
+optional=" verilator "  # what needs them is skipped without
 clang="clang libomp-dev"
 
 if ! command -v dpkg-query >/dev/null; then
@@ -12,6 +13,7 @@ if ! command -v dpkg-query >/dev/null; then
   exit 0
 fi
 missing=""
+needed=""
 for set in "$@"; do
   for package in $(eval "echo \$$set"); do
     status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
@@ -27,6 +29,13 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root="sudo"
 fi
 export DEBIAN_FRONTEND=noninteractive
-$as_root apt-get update -qq
+$as_root apt-get update -qq || echo "packages.sh: the package lists could not be brought up to date" >&2
+for package in $missing; do
+  case "$optional" in *" $package "*) ;; *) needed="$needed $package" ;; esac
+done
 # shellcheck disable=SC2086
-$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+[ -z "$needed" ] || $as_root apt-get install -y -qq --no-install-recommends $needed >/dev/null
+for package in $missing; do
+  case "$optional" in *" $package "*) ;; *) continue ;; esac
+  $as_root apt-get install -y -qq --no-install-recommends "$package" >/dev/null || echo "packages.sh: no $package, going on without" >&2
+done
