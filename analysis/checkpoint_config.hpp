@@ -9,7 +9,7 @@
 //
 // Both are written for weights alone, activations left as they are: compressed-tensors' scheme without
 // input_activations (its presets NVFP4A16 and MXFP4A16), modelopt's quant_algo W4A16_NVFP4. Schemes that quantize
-// activations too want an input scale from a calibration.
+// activations too want an input scale from a calibration: a checkpoint that has them keeps them (`activations`).
 // Sources: compressed-tensors quantization/quant_scheme.py and quant_args.py, vLLM
 // model_executor/layers/quantization/{compressed_tensors,modelopt.py}, Model-Optimizer torch/export/convert_hf_config.py.
 #pragma once
@@ -67,6 +67,7 @@ struct CheckpointConfig {
   std::vector<QuantizedModule> quantized;
   std::vector<std::string> left;  ///< modules with a matrix that is not quantized: `ignore`, `exclude_modules`
   std::string tool;               ///< "fp4scope 0.1.0"
+  bool activations = false;       ///< quantized too, to NVFP4 by stored input scales
 };
 
 /// Of a tensor's name: without its last part, "model.layers.0.mlp.experts" of "model.layers.0.mlp.experts.gate_up_proj".
