@@ -98,8 +98,8 @@ void check_meaning(const Checkpoint& c) {
                 "fold it into the weights before quantizing");
   }
   for (const StoredWeight& w : c.weights()) {
-    if (w.layout != "fp_quant") continue;
-    throw Error(place(c, w.name), "is rotated, as fp_quant does, and no other layout says that",
+    if (w.layout != "fp_quant" && !w.rotated) continue;
+    throw Error(place(c, w.name), "is stored rotated, as fp_quant does, and no other layout says that",
                 "quantize the original weights");
   }
 }
@@ -294,7 +294,9 @@ void write_target(const ConvertOptions& o, const Checkpoint& c, const Target& t,
     if (t.lossless) q = to_nvfp4(q, t.exponent);
     check_scales(c, t, q);
     const auto row = static_cast<std::uint64_t>(at);
-    out.write_part(t.name + t.layout->codes_suffix, row * static_cast<std::uint64_t>(q.cols / 2), std::as_bytes(std::span(packed(q.codes))));
+    const std::vector<std::uint8_t> codes = packed(q.codes);
+    out.write_part(t.name + t.layout->codes_suffix, row * static_cast<std::uint64_t>(q.cols / 2),
+                   std::as_bytes(std::span(codes)));
     out.write_part(t.name + t.layout->scale_suffix, row * static_cast<std::uint64_t>(q.blocks_per_row()),
                    std::as_bytes(std::span(q.scales)));
   });
