@@ -46,7 +46,7 @@ def quantization(folder):
     return json.loads((folder / "config.json").read_text())["quantization_config"]
 
 
-class Layouts(Case):
+class Conversion(Case):
     def convert(self, source, target, layout, *words):
         return json.loads(self.succeeds("convert", source, "-o", target, "--as", layout, "--json", *words).stdout)
 
@@ -83,6 +83,8 @@ class Layouts(Case):
         for key in ("architectures", "hidden_size"):
             self.assertEqual(config[key], fixtures.CONFIG[key])
 
+
+class Nvfp4(Conversion):
     def test_modelopt_to_compressed_tensors_keeps_codes_and_scales_and_names_each_moved_tensor_scale(self):
         weights = nvfp4(1.25 * 2.0 ** -12)
         lost = next(d for d in (np.float32((1.75 + n * 2.0 ** -23) * 2.0 ** -12) for n in range(64))
@@ -101,7 +103,9 @@ class Layouts(Case):
         self.assertEqual((rows[UP]["ulps"], rows[DOWN]["ulps"]), (ulps, 0))
         self.assertEqual(abs(ulps), 1)
         self.assertEqual(rows[UP]["relative_change"], float(back.d) / float(weights[0].d) - 1)
-        self.assertLess(np.abs(back.values / weights[0].values - 1 - rows[UP]["relative_change"])[weights[0].codes % 8 > 0].max(), 1e-15)
+        some = weights[0].codes % 8 > 0
+        ratio = back.values[some] / weights[0].values[some]
+        self.assertLess(np.abs(ratio - 1 - rows[UP]["relative_change"]).max(), 1e-15)
         text = self.succeeds("convert", "in", "-o", "again", "--as", "compressed-tensors").stdout
         self.assertIn("1 of 2 tensor scales", text)
 
@@ -164,7 +168,7 @@ class Layouts(Case):
                     check(tensors, w) if check else self.check_compressed(tensors, w, w.loaded().d)
 
 
-class Mxfp4(Layouts):
+class Mxfp4(Conversion):
     def test_experts_become_weights_of_their_own(self):
         experts = fixtures.random_experts("model.layers.0.mlp.experts.gate_up_proj", 3, 4, 64, 5)
         fixtures.gpt_oss(self.path("in"), [experts])
@@ -215,11 +219,13 @@ class Mxfp4(Layouts):
         self.fails(1, [DOWN, "mxfp4", "--format nvfp4"], "convert", "in", "-o", "out", "--as", "modelopt")
 
 
-class Gguf(Layouts):
+class Gguf(Conversion):
     def test_mxfp4_and_nvfp4_blocks_become_rows_of_nibbles(self):
         weights = [fixtures.random_weight("blk.0.ffn_up.weight", "nvfp4", 6, 128, 1, 1.25 * 2.0 ** -10),
                    fixtures.random_weight("blk.0.ffn_down.weight", "mxfp4", 5, 96, 2)]
         fixtures.gguf(self.path("m.gguf"), weights)
+        if "no kind of tensor file" in self.run_here("convert", "m.gguf", "-o", "none", "--as", "modelopt").stderr:
+            self.skipTest("this build reads no .gguf")
         self.convert("m.gguf", "out", "compressed-tensors")
         tensors = tensors_of(self.path("out"))
         for w in weights:
@@ -229,7 +235,7 @@ class Gguf(Layouts):
         self.assertEqual((groups["format"], len(groups["config_groups"])), ("mixed-precision", 2))
 
 
-class Refusals(Layouts):
+class Refusals(Conversion):
     def test_words(self):
         fixtures.modelopt(self.path("in"), nvfp4())
         self.fails(2, ["--as", "compressed-tensors"], "convert", "in", "-o", "out", "--as", "compressed-tensor")
