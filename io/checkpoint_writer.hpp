@@ -54,6 +54,8 @@ class CheckpointWriter {
   /// Every shard finished: writes the index, and OUT appears.
   void commit();
 
+  /// Of all tensors.
+  std::size_t total_bytes() const;
   /// OUT.partial
   const std::string& partial() const { return partial_; }
 
