@@ -108,10 +108,10 @@ class HessianFiles {
 
   /// Of a weight, by its own name or its module's. Throws Error if it is missing or has another shape.
   Curvature read(const PlannedWeight& w) const {
-    const auto& [name, source] = find(w);
-    Curvature c = read_curvature(source.file, name, w.config.block, w.config.method->needs_full_hessian());
+    const auto& [name, file] = find(w);
+    Curvature c = read_curvature(file, name, w.config.block, w.config.method->needs_full_hessian());
     if (c.cols == w.shape.cols) return c;
-    throw Error(source.file + ":" + name, fmt::format("H is of {} columns, and {} has {}", c.cols, w.tensor->name, w.shape.cols));
+    throw Error(file + ":" + name, fmt::format("H is of {} columns, and {} has {}", c.cols, w.tensor->name, w.shape.cols));
   }
 
   /// Before hours of work.
@@ -132,18 +132,15 @@ class HessianFiles {
   }
 
  private:
-  struct Source {
-    std::string file;
-  };
-
   void add(const std::string& file) {
     files_.push_back(file);
-    for (const io::TensorInfo& t : io::open_tensors(file)->tensors()) {
-      if (!sources_.emplace(t.name, Source{file}).second) throw Error(file, "holds '" + t.name + "', as another file does");
+    const auto opened = io::open_tensors(file);
+    for (const io::TensorInfo& t : opened->tensors()) {
+      if (!sources_.emplace(t.name, file).second) throw Error(file, "holds '" + t.name + "', as another file does");
     }
   }
 
-  const std::pair<const std::string, Source>& find(const PlannedWeight& w) const {
+  const std::pair<const std::string, std::string>& find(const PlannedWeight& w) const {
     for (const std::string& name : {w.tensor->name, module_of(w.tensor->name)}) {
       const auto found = sources_.find(name);
       if (found != sources_.end()) return *found;
@@ -154,7 +151,7 @@ class HessianFiles {
 
   std::string path_;
   std::vector<std::string> files_;
-  std::map<std::string, Source> sources_;
+  std::map<std::string, std::string> sources_;  ///< the file of each name
 };
 
 // ---------------------------------------------------------------------------------------------------------------------

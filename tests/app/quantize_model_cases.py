@@ -32,8 +32,9 @@ def neighbours(s, reach):
 
 
 def best_encode_scale(d):
-    """S near 1 / d whose RNE32(1 / S) is closest to d."""
-    return min(neighbours(float(reciprocal(d)), 64), key=lambda s: abs(reciprocal(s) - d))
+    """S near 1 / d whose RNE32(1 / S) is closest to d; of several the one nearest to RNE32(1 / d)."""
+    nearest = float(reciprocal(d))
+    return min(neighbours(nearest, 64), key=lambda s: (abs(reciprocal(s) - d), abs(s - nearest)))
 
 
 def bfloat(rng, spread):
