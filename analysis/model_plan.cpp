@@ -182,7 +182,8 @@ std::string misfit(const ModelWords& w, const PlannedWeight& p) {
   if (p.shape.cols % unit == 0) return "";
   const std::string what = p.layout ? "columns that loaders take" : "block";
   if (w.pad_error) {
-    throw Error(w.in + ": " + p.tensor->name, fmt::format("{} columns are no multiple of {} {}", p.shape.cols, unit, what),
+    throw Error(w.in + ": " + p.tensor->name,
+                fmt::format("{} columns are no multiple of {} {}", p.shape.cols, unit, what),
                 "--exclude it, or leave --pad error out");
   }
   return fmt::format("of columns that are no multiple of {}", unit);
@@ -260,8 +261,9 @@ void check_fused(const ModelWords& w, ModelPlan& plan) {
     if (mixed++ == 0) first = example[key];
   }
   if (mixed == 0) return;
-  plan.words.push_back(fmt::format("{} {} not quantized alike, such as that of {}: loaders that fuse it refuse the model",
-                                   mixed, mixed == 1 ? "fused group is" : "fused groups are", first));
+  plan.words.push_back(
+      fmt::format("{} {} not quantized alike, such as that of {}: loaders that fuse it refuse the model", mixed,
+                  mixed == 1 ? "fused group is" : "fused groups are", first));
 }
 
 /// "left as they are: 2 heads, embeddings, norms or routers (lm_head.weight, ...), 65 of fewer than two dimensions"
@@ -269,8 +271,11 @@ std::string left_line(const std::map<std::string, std::vector<std::string>>& rea
   constexpr std::size_t most_named = 3;
   std::vector<std::string> parts;
   for (const auto& [reason, names] : reasons) {
-    std::vector<std::string> shown(names.begin(), names.begin() + static_cast<long>(std::min(names.size(), most_named)));
-    if (names.size() > most_named) shown.emplace_back("...");
+    std::vector<std::string> shown = names;
+    if (names.size() > most_named) {
+      shown.resize(most_named);
+      shown.emplace_back("...");
+    }
     parts.push_back(fmt::format("{} {} ({})", names.size(), reason, join(shown)));
   }
   return "left as they are: " + join(parts, "; ");

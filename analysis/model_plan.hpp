@@ -1,8 +1,8 @@
 // Which tensors of a model are quantized, each how, which share a tensor scale, and which stay as they are and why.
 //
-// Quantized are matrices called *.weight, without what a loader doesn't multiply by or a model's quality hangs on: heads,
-// embeddings, norms, routers. Overrides change single weights. Weights that loaders fuse to one matrix get one tensor
-// scale, from their joint amax: a fused matrix has room for one (vLLM takes the largest and warns).
+// Quantized are matrices called *.weight, without what a loader doesn't multiply by or a model's quality hangs on:
+// heads, embeddings, norms, routers. Overrides change single weights. Weights that loaders fuse to one matrix get one
+// tensor scale, from their joint amax: a fused matrix has room for one (vLLM takes the largest and warns).
 #pragma once
 
 #include <string>
@@ -15,11 +15,11 @@
 namespace fp4scope::analysis {
 
 struct ModelWords {
-  std::string in;                      ///< for errors
-  std::string layout;                  ///< of layout_names(), or "fake"
-  QuantizeWords words;                 ///< for all
+  std::string in;       ///< for errors
+  std::string layout;   ///< of layout_names(), or "fake"
+  QuantizeWords words;  ///< for all
   Formats formats;
-  std::vector<std::string> tensors;    ///< globs; empty: the default selection
+  std::vector<std::string> tensors;  ///< globs; empty: the default selection
   std::vector<std::string> exclude;
   std::vector<std::string> overrides;  ///< "GLOB=key:value,...", the later one wins
   bool fuse = true;
@@ -42,10 +42,10 @@ struct PlannedWeight {
 };
 
 struct ModelPlan {
-  std::vector<PlannedWeight> weights;           ///< in the order of their names
+  std::vector<PlannedWeight> weights;            ///< in the order of their names
   std::vector<std::vector<std::size_t>> groups;  ///< of weights that share a tensor scale, two at least
   std::vector<const io::TensorInfo*> left;
-  std::vector<std::string> words;                ///< lines for the user: groups, what is left and why
+  std::vector<std::string> words;  ///< lines for the user: groups, what is left and why
 };
 
 /// Throws UsageError for a word that is wrong or has no place in the layout, Error where nothing is quantized.

@@ -36,9 +36,9 @@ bool stopped(const QuantizeModelOptions& o) { return o.stop && *o.stop; }
 // The input folder.
 
 bool is_weight_file(const std::string& name) {
-  static const std::vector<std::string> patterns = {"*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json",
-                                                    "*.pt",          "*.pth",                    "*.gguf", "*.h5",
-                                                    "*.msgpack",     "*.ckpt",                   "*.onnx", "*.onnx_data"};
+  static const std::vector<std::string> patterns = {
+      "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt",  "*.pth",
+      "*.gguf",        "*.h5",                     "*.msgpack", "*.ckpt",       "*.onnx", "*.onnx_data"};
   return selected(name, patterns, {});
 }
 
@@ -46,7 +46,8 @@ bool is_weight_file(const std::string& name) {
 std::vector<std::string> other_files(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code failure;
-  for (fs::recursive_directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure)) {
+  fs::recursive_directory_iterator entry(folder, failure);
+  for (const fs::recursive_directory_iterator end; !failure && entry != end; entry.increment(failure)) {
     const std::string name = entry->path().filename().string();
     if (name[0] == '.') {
       entry.disable_recursion_pending();
@@ -111,7 +112,8 @@ class HessianFiles {
     const auto& [name, file] = find(w);
     Curvature c = read_curvature(file, name, w.config.block, w.config.method->needs_full_hessian());
     if (c.cols == w.shape.cols) return c;
-    throw Error(file + ":" + name, fmt::format("H is of {} columns, and {} has {}", c.cols, w.tensor->name, w.shape.cols));
+    throw Error(file + ":" + name,
+                fmt::format("H is of {} columns, and {} has {}", c.cols, w.tensor->name, w.shape.cols));
   }
 
   /// Before hours of work.
@@ -201,7 +203,8 @@ class TensorScales {
 
   void check(const PlannedWeight& w, float d) const {
     if (d > 0 && std::isfinite(d)) return;
-    throw Error(o_.in + ": " + w.tensor->name, fmt::format("recipe {} gives the tensor scale {}", w.config.recipe_name(), d),
+    throw Error(o_.in + ": " + w.tensor->name,
+                fmt::format("recipe {} gives the tensor scale {}", w.config.recipe_name(), d),
                 "--override it with keep, or recipe exact");
   }
 
@@ -231,7 +234,8 @@ class TensorScales {
     for (const std::size_t m : members) {
       const PlannedWeight& w = plan_.weights[m];
       if (w.shape.cols != all.cols) {
-        throw Error(o_.in + ": " + w.tensor->name, "has other columns than the weights that it is fused with", "--no-fuse");
+        throw Error(o_.in + ": " + w.tensor->name, "has other columns than the weights that it is fused with",
+                    "--no-fuse");
       }
       const Matrix rows = read_matrix(file_, *w.tensor, nullptr);
       all.data.insert(all.data.end(), rows.data.begin(), rows.data.end());
@@ -284,8 +288,8 @@ void check_scales(const PlannedWeight& w, const Quantized& q) {
   if (bad == q.scales.end()) return;
   const std::int64_t at = bad - q.scales.begin();
   throw Error(w.tensor->name,
-              fmt::format("block {} of row {} has the scale 0x{:02x}, which is NaN or negative", at % q.blocks_per_row(),
-                          q.first_row + at / q.blocks_per_row(), *bad),
+              fmt::format("block {} of row {} has the scale 0x{:02x}, which is NaN or negative",
+                          at % q.blocks_per_row(), q.first_row + at / q.blocks_per_row(), *bad),
               "another --scale or --recipe");
 }
 
@@ -296,8 +300,14 @@ class WeightWriter {
 
   /// Empty where a signal stopped it.
   std::optional<ModelWeight> write(const PlannedWeight& w, const Scaled& scaled, io::SafetensorsWriter& out) const {
-    ModelWeight result = {w.tensor->name, "", w.config.format->name, w.config.method->name, w.shape.rows, w.shape.cols,
-                          w.config.block, w.group};
+    ModelWeight result;
+    result.name = w.tensor->name;
+    result.format = w.config.format->name;
+    result.method = w.config.method->name;
+    result.rows = w.shape.rows;
+    result.cols = w.shape.cols;
+    result.block = w.config.block;
+    result.group = w.group;
     result.tensor_scale = scaled.decode;
     std::optional<Curvature> curvature;
     if (w.config.method->needs_hessian()) curvature = hessians_.read(w);
@@ -373,7 +383,9 @@ std::string bare_name(const std::string& path) { return fs::path(path).filename(
 
 Parts parts_of(const ModelPlan& plan) {
   std::map<std::string, Part> by_name;
-  for (std::size_t i = 0; i < plan.weights.size(); ++i) by_name[plan.weights[i].tensor->name] = {plan.weights[i].tensor, i};
+  for (std::size_t i = 0; i < plan.weights.size(); ++i) {
+    by_name[plan.weights[i].tensor->name] = {plan.weights[i].tensor, i};
+  }
   for (const io::TensorInfo* t : plan.left) by_name[t->name] = {t, {}};
   Parts parts;
   for (const auto& [name, part] : by_name) parts[bare_name(part.tensor->file)].push_back(part);
@@ -383,9 +395,14 @@ Parts parts_of(const ModelPlan& plan) {
 /// The words of one weight, for the record of what a result is made of and for the shards' metadata.
 Json config_json(const PlannedWeight& w) {
   const QuantizeConfig& c = w.config;
-  Json j = {{"format", c.format->name}, {"block", c.block},         {"scale", c.method->name},
-            {"select", static_cast<int>(c.select)}, {"tensor_scale", c.scaling_text()}, {"scale_max", c.scale_max},
-            {"recipe", c.recipe_name()}, {"rounding", c.rounding_name()}};
+  Json j = {{"format", c.format->name},
+            {"block", c.block},
+            {"scale", c.method->name},
+            {"select", select_names[static_cast<std::size_t>(c.select)]},
+            {"tensor_scale", c.scaling_text()},
+            {"scale_max", c.scale_max},
+            {"recipe", c.recipe_name()},
+            {"rounding", c.rounding_name()}};
   if (c.rounding == formats::Rounding::stochastic || c.method->random()) j["seed"] = c.seed;
   if (c.method->damps()) j["damping"] = c.damping;
   if (c.method->limits_nodes()) j["node_limit"] = c.node_limit;
@@ -420,8 +437,10 @@ std::vector<Writer::Shard> shards_of(const QuantizeModelOptions& o, const io::Te
     for (const Part& part : list) {
       const io::TensorInfo& t = *part.tensor;
       const PlannedWeight* const w = part.weight ? &plan.weights[*part.weight] : nullptr;
-      if (!w || !w->layout) shard.entries.push_back({t.name, t.dtype.name, t.shape});
-      else for (Entry& e : layout_entries(*w->layout, t.name, w->shape.rows, w->shape.cols)) shard.entries.push_back(std::move(e));
+      const std::vector<Entry> entries =
+          w && w->layout ? layout_entries(*w->layout, t.name, w->shape.rows, w->shape.cols)
+                         : std::vector<Entry>{{t.name, t.dtype.name, t.shape}};
+      shard.entries.insert(shard.entries.end(), entries.begin(), entries.end());
     }
     shards.push_back(std::move(shard));
   }
@@ -437,7 +456,8 @@ std::string index_name(const io::TensorFile& file) {
 Json to_json(const std::vector<ModelWeight>& weights) {
   Json j = Json::array();
   for (const ModelWeight& w : weights) {
-    j.push_back({w.name, w.format, w.method, w.rows, w.cols, w.block, w.group, w.tensor_scale, w.sse, w.energy, w.bits_per_weight});
+    j.push_back({w.name, w.format, w.method, w.rows, w.cols, w.block, w.group, w.tensor_scale, w.sse, w.energy,
+                 w.bits_per_weight});
   }
   return j;
 }
@@ -446,7 +466,8 @@ std::vector<ModelWeight> weights_from(const std::string& note, const std::string
   std::vector<ModelWeight> list;
   try {
     for (const Json& j : Json::parse(note)) {
-      list.push_back({j.at(0), shard, j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6), j.at(7), j.at(8), j.at(9), j.at(10)});
+      list.push_back({j.at(0), shard, j.at(1), j.at(2), j.at(3), j.at(4), j.at(5), j.at(6), j.at(7), j.at(8), j.at(9),
+                      j.at(10)});
     }
   } catch (const nlohmann::json::exception&) {
     throw Error(where, "the record of " + shard + " is damaged", "remove the folder and begin anew");

@@ -1,10 +1,10 @@
-// `quantize --as`: a folder with a model -> a folder that loaders open, or (fake) the same model with the values that its
-// codes stand for.
+// `quantize --as`: a folder with a model -> a folder that loaders open, or (fake) the same model with the values that
+// its codes stand for.
 //
 // Shard for shard, a piece of rows at a time: memory is that of a piece and of what a method needs whole (H, a searched
-// tensor scale). A tensor scale needs the amax of its fused group, so every weight is read twice. With compressed-tensors
-// the tensor scale is the D that the loader takes from the stored S (checkpoint_config.hpp), chosen before scales are
-// searched: what was optimised is what is decoded.
+// tensor scale). A tensor scale needs the amax of its fused group, so every weight is read twice. With
+// compressed-tensors the tensor scale is the D that the loader takes from the stored S (checkpoint_config.hpp), chosen
+// before scales are searched: what was optimised is what is decoded.
 #pragma once
 
 #include <atomic>
@@ -42,9 +42,9 @@ struct ModelWeight {
 
 struct ModelSummary {
   std::vector<ModelWeight> weights;
-  std::vector<std::string> left;  ///< names of tensors
+  std::vector<std::string> left;             ///< names of tensors
   std::int64_t bytes_in = 0, bytes_out = 0;  ///< of tensors
-  std::size_t shards = 0, kept = 0;  ///< `kept`: finished by an earlier run
+  std::size_t shards = 0, kept = 0;          ///< `kept`: finished by an earlier run
   bool interrupted = false;
 };
 

@@ -197,7 +197,10 @@ void add_quantize(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("quantize", "tensors of a file to codes and scales");
   auto words = std::make_shared<Words>();
   analysis::QuantizeFileOptions& o = words->options;
-  command->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5; with --as a model's folder")->required()->type_name("");
+  command
+      ->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5; --as: a model's folder")
+      ->required()
+      ->type_name("");
   command->add_option("-o,--output", o.out, "a safetensors file; with --as a folder")->required()->type_name("OUT");
   add_model_options(*command, *words);
   command

@@ -53,8 +53,9 @@ void print_table(const analysis::ModelSummary& summary) {
                     fmt::format("{:.2f}", w.sqnr_db()), fmt::format("{:.3f}", w.bits_per_weight)});
   }
   const analysis::ModelWeight total = total_of(summary);
-  rows.push_back({"all", "", "", "", percent(total.relative_error()), fmt::format("{:.2f}", total.sqnr_db()), ""});
-  fmt::print("{}", text_table({"tensor", "shape", "format", "scale", "weight error %", "SQNR dB", "bits/weight"}, rows));
+  rows.push_back({"all", "", "", "", percent(total.relative_error()), fmt::format("{:.2f}", total.sqnr_db()), "-"});
+  fmt::print("{}",
+             text_table({"tensor", "shape", "format", "scale", "weight error %", "SQNR dB", "bits/weight"}, rows));
   fmt::print("{} shards, {} bytes of tensors; they were {}\n", summary.shards, summary.bytes_out, summary.bytes_in);
 }
 

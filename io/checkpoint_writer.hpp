@@ -28,10 +28,10 @@ class CheckpointWriter {
     std::map<std::string, std::string> metadata;
   };
 
-  /// `work`: everything that decides the bytes (configuration, identity of the input), as text. `index` is the bare name
-  /// of the index. A fresh start needs neither OUT nor OUT.partial; with `resume` OUT.partial of the same work goes on,
-  /// and none is a fresh start. Throws Error, with the mend: OUT is there; OUT.partial is there, is another work's, or
-  /// is being written; two shards or tensors of one name; the folder can't be made.
+  /// `work`: everything that decides the bytes (configuration, identity of the input), as text. `index` is the bare
+  /// name of the index. A fresh start needs neither OUT nor OUT.partial; with `resume` OUT.partial of the same work
+  /// goes on, and none is a fresh start. Throws Error, with the mend: OUT is there; OUT.partial is there, is another
+  /// work's, or is being written; two shards or tensors of one name; the folder can't be made.
   CheckpointWriter(std::string out, std::string work, std::vector<Shard> shards, std::string index, bool resume);
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
