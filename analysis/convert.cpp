@@ -300,6 +300,10 @@ void write_target(const ConvertOptions& o, const Checkpoint& c, const Target& t,
     out.write_part(t.name + t.layout->scale_suffix, row * static_cast<std::uint64_t>(q.blocks_per_row()),
                    std::as_bytes(std::span(q.scales)));
   });
+  if (t.first + t.rows == t.source->rows) {
+    c.file().release(*t.source->codes);
+    c.file().release(*t.source->scales);
+  }
   if (*t.layout->tensor_suffix != '\0') put_float(out, t.name + t.layout->tensor_suffix, t.stored);
   if (t.input_scale) put_float(out, input_scale_name(t), input_scale(c.file(), t));
 }
@@ -309,6 +313,7 @@ void copy_tensor(const io::TensorFile& file, const io::TensorInfo& t, io::Safete
   for (std::size_t at = 0; at < raw.size(); at += copied_at_once) {
     out.write_part(t.name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
   }
+  file.release(t);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

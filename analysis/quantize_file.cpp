@@ -226,13 +226,6 @@ std::span<const std::byte> bytes_of(const std::vector<T>& values) {
   return std::as_bytes(std::span(values));
 }
 
-std::vector<std::uint8_t> pack(const formats::BlockFormat& format, const std::vector<std::uint8_t>& codes) {
-  if (format.element.bits > 4) return codes;
-  std::vector<std::uint8_t> packed(codes.size() / 2);
-  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
-  return packed;
-}
-
 /// The bytes of an exact value in a floating-point dtype, rounded once, to nearest even.
 void store(const std::string& dtype, double value, std::byte* out) {
   if (dtype == "F64") {
@@ -262,18 +255,6 @@ std::vector<std::byte> undone_as(const std::string& dtype, const Quantized& q, c
   return bytes;
 }
 
-/// The unpadded values in a dtype.
-std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
-  const std::int64_t width = width_of(dtype);
-  std::vector<std::byte> bytes(static_cast<std::size_t>(q.rows * original_cols * width));
-#pragma omp parallel for schedule(static)
-  for (std::int64_t r = 0; r < q.rows; ++r) {
-    std::byte* const out = bytes.data() + r * original_cols * width;
-    for_each_value(q, r, original_cols, [&](std::int64_t c, double value) { store(dtype, value, out + c * width); });
-  }
-  return bytes;
-}
-
 /// A tensor's values in a dtype, in the basis and shape of the original.
 std::vector<std::byte> values_as(const std::string& dtype, const Quantized& q, const Transform& transform,
                                  const Shape2d& original) {
@@ -287,7 +268,7 @@ void write_tensor(const QuantizeFileOptions& o, const io::TensorInfo& t, const M
     w.write(t.name, values_as(t.dtype.name, q, o.transform, as_matrix(t)));
     return;
   }
-  w.write(t.name + ".codes", bytes_of(pack(*q.config.format, q.codes)));
+  w.write(t.name + ".codes", bytes_of(packed_codes(*q.config.format, q.codes)));
   w.write(t.name + ".scales", bytes_of(q.scales));
   write_constants(o, t.name, q, w);
   if (o.dequantized) w.write(t.name + ".dequantized", bytes_of(dequantize(q, &m)));
@@ -380,6 +361,24 @@ void check_device(const QuantizeFileOptions& o) {
 }
 
 }  // namespace
+
+std::vector<std::uint8_t> packed_codes(const formats::BlockFormat& format, const std::vector<std::uint8_t>& codes) {
+  if (format.element.bits > 4) return codes;
+  std::vector<std::uint8_t> packed(codes.size() / 2);
+  for (std::size_t i = 0; i < packed.size(); ++i) packed[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
+  return packed;
+}
+
+std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols) {
+  const std::int64_t width = width_of(dtype);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(q.rows * original_cols * width));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t r = 0; r < q.rows; ++r) {
+    std::byte* const out = bytes.data() + r * original_cols * width;
+    for_each_value(q, r, original_cols, [&](std::int64_t c, double value) { store(dtype, value, out + c * width); });
+  }
+  return bytes;
+}
 
 QuantizedTensor summarize(const std::string& name, const Shape2d& shape, const Quantized& q, const Metrics& metrics) {
   return {name,

@@ -57,6 +57,12 @@ QuantizedTensor summarize(const std::string& name, const Shape2d& shape, const Q
 void write_constants(const QuantizeFileOptions& options, const std::string& name, const Quantized& q,
                      io::SafetensorsWriter& writer);
 
+/// Codes as they are stored: two in a byte up to 4 bits, the even one low.
+std::vector<std::uint8_t> packed_codes(const formats::BlockFormat& format, const std::vector<std::uint8_t>& codes);
+
+/// The unpadded values in a floating-point dtype, little-endian: the exact products rounded once, to nearest even.
+std::vector<std::byte> dequantized_as(const std::string& dtype, const Quantized& q, std::int64_t original_cols);
+
 /// Throws Error; `out` is whole or absent. Interrupted: no file, an empty list.
 std::vector<QuantizedTensor> quantize_file(const QuantizeFileOptions& options);
 
