@@ -9,8 +9,7 @@
 //
 // Both are written for weights alone, activations left as they are: compressed-tensors' scheme without
 // input_activations (its presets NVFP4A16 and MXFP4A16), modelopt's quant_algo W4A16_NVFP4. Schemes that quantize
-// activations too want an input scale from a calibration: a checkpoint that has
-// them keeps them (`activations`).
+// activations too want an input scale from a calibration: what has them keeps them (`activations`).
 // Sources: compressed-tensors quantization/quant_scheme.py and quant_args.py; vLLM
 // model_executor/layers/quantization/compressed_tensors and modelopt.py; Model-Optimizer
 // torch/export/convert_hf_config.py.

@@ -69,7 +69,7 @@ void check_options(const ConvertOptions& o) {
     throw UsageError("--as", "unknown layout '" + o.layout + "'", suggestion(o.layout, layouts));
   }
   if (o.format == "mxfp4") {
-    throw UsageError("--format", "nothing becomes mxfp4 without loss: its scales are powers of two, and NVFP4's are not",
+    throw UsageError("--format", "nothing becomes mxfp4 without loss: its scales are powers of two, NVFP4's are not",
                      "quantize the original weights");
   }
   if (!o.format.empty() && o.format != "nvfp4") {
@@ -118,7 +118,8 @@ const LayoutFormat& layout_row(const ConvertOptions& o, const Checkpoint& c, con
   const int block = lossless ? 16 : w.block;
   if (const LayoutFormat* const found = find_layout_format(o.layout, format, block)) return *found;
   const bool may_become = w.format->name == std::string_view("mxfp4") && find_layout_format(o.layout, "nvfp4", 16);
-  throw Error(place(c, w.name), fmt::format("is {} in blocks of {}, and {} has {}", format, block, o.layout, layout_has(o.layout)),
+  throw Error(place(c, w.name),
+              fmt::format("is {} in blocks of {}, and {} has {}", format, block, o.layout, layout_has(o.layout)),
               may_become ? "--format nvfp4 where that is lossless" : "another --as");
 }
 
@@ -129,7 +130,8 @@ void add_targets(const ConvertOptions& o, const Checkpoint& c, const StoredWeigh
   t.decode = t.lossless ? 1 : w.decode_scale;
   const bool has_place = *t.layout->tensor_suffix != '\0';
   if (!has_place && t.decode != 1) {
-    throw Error(place(c, w.name), fmt::format("has the tensor scale {}, and {} has no place for one", t.decode, o.layout));
+    throw Error(place(c, w.name),
+                fmt::format("has the tensor scale {}, and {} has no place for one", t.decode, o.layout));
   }
   for (const io::TensorInfo* other : w.others) {
     if (has_place && is_input_scale(*other)) t.input_scale = other;
@@ -160,7 +162,8 @@ void decide_activations(const ConvertOptions& o, Plan& plan) {
   }
   plan.config.activations = with == all;
   if (with == all || with == 0) return;
-  o.notice(fmt::format("{} of {} weights have an input scale: all are left out, and activations stay as they are", with, all));
+  o.notice(fmt::format("{} of {} weights have an input scale: all are left out, and activations stay as they are", with,
+                       all));
   for (auto& [file, part] : plan.parts) {
     for (Target& t : part.targets) t.input_scale = nullptr;
   }
@@ -231,8 +234,8 @@ void check_lossless(const ConvertOptions& o, const Checkpoint& c, Plan& plan) {
   }
   if (outside == 0) return;
   throw Error(place(c, first),
-              fmt::format("{} of {} blocks of 16, in {} weights, have no E4M3 scale that keeps their values: a weight's scales "
-                          "span more than 2^17",
+              fmt::format("{} of {} blocks of 16, in {} weights, have no E4M3 scale that keeps their values: scales span "
+                          "more than 2^17",
                           outside, blocks, weights),
               "leave --format out to keep mxfp4");
 }
@@ -353,13 +356,14 @@ std::string index_name(const Checkpoint& c) {
 
 /// Tokenizer and the like, by path relative to the folder: what is no weight and no configuration of weights.
 std::vector<std::string> other_files(const std::string& folder) {
-  static const std::vector<std::string> weights = {"*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json",
-                                                   "*.pt", "*.pth", "*.gguf", "*.h5",
-                                                   "config.json", "hf_quant_config.json"};
+  static const std::vector<std::string> weights = {
+      "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf", "*.h5",
+      "config.json",   "hf_quant_config.json"};
   std::vector<std::string> names;
   std::error_code failure;
   if (!fs::is_directory(folder, failure)) return names;
-  for (fs::recursive_directory_iterator entry(folder, failure), end; !failure && entry != end; entry.increment(failure)) {
+  const fs::recursive_directory_iterator end;
+  for (fs::recursive_directory_iterator entry(folder, failure); !failure && entry != end; entry.increment(failure)) {
     const std::string name = entry->path().filename().string();
     if (name[0] == '.') entry.disable_recursion_pending();
     else if (entry->is_regular_file(failure) && !selected(name, weights, {})) {
@@ -380,7 +384,8 @@ std::string work_text(const ConvertOptions& o, const Checkpoint& c, const std::s
 }
 
 /// False where a signal stopped it.
-bool write_shards(const ConvertOptions& o, const Checkpoint& c, const Plan& plan, Writer& writer, ConvertSummary& summary) {
+bool write_shards(const ConvertOptions& o, const Checkpoint& c, const Plan& plan, Writer& writer,
+                  ConvertSummary& summary) {
   double total = 0, done = 0;
   for (const auto& [file, part] : plan.parts) total += static_cast<double>(part.targets.size() + part.copies.size());
   for (const Writer::Shard& shard : writer.shards()) {
@@ -447,7 +452,8 @@ ConvertSummary convert(const ConvertOptions& o) {
   if (summary.interrupted) return summary;
 
   const std::string before = source.config().empty() ? "{}" : source.config();
-  const std::string config = with_quantization_config(before, quantization_config(plan.config), place(source, "config.json"), true);
+  const std::string config =
+      with_quantization_config(before, quantization_config(plan.config), place(source, "config.json"), true);
   Writer writer(o.out, work_text(o, source, config), shards_of(o, source, plan), index_name(source), o.resume);
   summary.interrupted = !write_shards(o, source, plan, writer, summary);
   if (summary.interrupted) return summary;

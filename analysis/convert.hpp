@@ -4,12 +4,12 @@
 // D = RNE32(1 / S). From S to D nothing is lost: D is what the loader of S computes. From D to S something may be:
 //
 //   D = m 2^e, 1 < m < 2.  1 / D lies in (2^(-e-1), 2^-e), where S has steps of 2^(-e-24), so the nearest S is within
-//   2^(-e-25) of it, and 1 / S within about m^2 2^(e-25) of D. An ulp of D is 2^(e-23). For m < sqrt(2) that is less than
-//   half an ulp, and D comes back. Above, the steps of 1 / S are wider than an ulp: some D are met by no S, and the
-//   loader's D' is their neighbour, since m^2 2^(e-25) < 2^(e-23).
+//   2^(-e-25) of it, and 1 / S within about m^2 2^(e-25) of D. An ulp of D is 2^(e-23). For m < sqrt(2) that is less
+//   than half an ulp, and D comes back. Above, the steps of 1 / S are wider than an ulp: some D are met by no S, and
+//   the loader's D' is their neighbour, since m^2 2^(e-25) < 2^(e-23).
 //
-// So 2 sqrt(2) - 2 = 82.84 % of all mantissas survive: all but 1,439,258 of 2^23 (reciprocal_scale_test counts them). The
-// others move by one ulp, and all values of that weight by the factor D' / D, within 8.43e-8 of 1.
+// So 2 sqrt(2) - 2 = 82.84 % of all mantissas survive: all but 1,439,258 of 2^23 (reciprocal_scale_test counts them).
+// The others move by one ulp, and all values of that weight by the factor D' / D, within 8.43e-8 of 1.
 //
 // MXFP4 becomes NVFP4 where every block can keep its codes and values (lossless.hpp), and not otherwise.
 #pragma once

@@ -44,7 +44,8 @@ void print_text(const analysis::ConvertOptions& o, const analysis::ConvertSummar
                       fmt::format("{:+}", w.ulps()), fmt::format("{:+.3g}", w.change())});
     }
   }
-  fmt::print("{} of {} tensor scales have no reciprocal that gives them back; all values of these weights change alike:\n{}",
+  fmt::print("{} of {} tensor scales have no reciprocal that gives them back; all values of these weights change alike:\n"
+             "{}",
              s.moved(), s.weights.size(), text_table({"weight", "D before", "D", "ulps", "relative change"}, rows));
 }
 
@@ -75,7 +76,9 @@ void add_convert(CLI::App& app, Context& context) {
   auto o = std::make_shared<analysis::ConvertOptions>();
   command->add_option("CKPT", o->in, "a folder, a .safetensors file or a .gguf file")->required()->type_name("");
   command->add_option("-o,--output", o->out, "a folder that isn't there yet")->required()->type_name("DIR");
-  command->add_option("--as", o->layout, analysis::join(analysis::layout_names(), " or "))->required()->type_name("LAYOUT");
+  command->add_option("--as", o->layout, analysis::join(analysis::layout_names(), " or "))
+      ->required()
+      ->type_name("LAYOUT");
   command->add_option("--format", o->format, "nvfp4: MXFP4 becomes that where nothing is lost")->type_name("F");
   command->add_flag("--resume", o->resume, "go on with a run that was stopped");
   command->callback([o, &context] { context.exit_code = run(*o, context.common.json); });

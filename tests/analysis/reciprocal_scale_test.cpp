@@ -1,5 +1,5 @@
-// D -> S -> D of all 2^23 mantissas, as `convert` stores a tensor scale for compressed-tensors: which come back, how far
-// the others move, and that no S at all would have met them. The loader's D is judged by integers, not by a division.
+// D -> S -> D of all 2^23 mantissas, as `convert` stores a tensor scale for compressed-tensors: which come back, how
+// far the others move, and that no S at all would have met them. The loader's D is checked in integers.
 #include <gtest/gtest.h>
 
 #include <bit>

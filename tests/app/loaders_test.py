@@ -180,6 +180,30 @@ class Transformers(Loaders):
         for name, tensor in state.items():
             self.assertTrue(same_bits(decompressed[name], tensor), name)
 
+    def test_loads_what_quantize_writes_with_the_values_of_its_codes(self):
+        """`quantize --as` of a model that transformers saved; its codes, scales and S decoded here in the loader's order."""
+        config = transformers.LlamaConfig(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                                          num_key_value_heads=4, vocab_size=32, tie_word_embeddings=False)
+        transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(self.folder / "in")
+        for form in ("nvfp4", "mxfp4"):
+            out = self.folder / form
+            outcome = harness.run("quantize", self.folder / "in", "-o", out, "--as", "compressed-tensors", "--format", form)
+            self.assertEqual(outcome.returncode, 0, outcome.stderr)
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.bfloat16)
+            with torch.no_grad():
+                self.assertTrue(torch.isfinite(loaded(torch.arange(12).reshape(2, 6)).logits).all())
+            stored, state = load(out), loaded.state_dict()
+            names = [name.removesuffix("_packed") for name in stored if name.endswith("_packed")]
+            self.assertEqual(len(names), 14)
+            for name in names:
+                packed = stored[name + "_packed"].numpy()
+                codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1)
+                scales = fixtures.SCALE[form][stored[name + "_scale"].view(torch.uint8).numpy()].astype(np.float32)
+                if form == "nvfp4":
+                    scales = scales / stored[name + "_global_scale"].numpy()
+                values = fixtures.E2M1[codes].astype(np.float32) * np.repeat(scales, fixtures.BLOCK[form], axis=1)
+                self.assertTrue(same_bits(state[name], torch.from_numpy(values).to(torch.bfloat16)), name)
+
     def test_gpt_oss_experts_unpack_to_our_values(self):
         try:
             from transformers.integrations.mxfp4 import convert_moe_packed_tensors
