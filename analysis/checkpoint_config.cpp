@@ -91,8 +91,8 @@ std::vector<const LayoutFormat*> formats_of(const CheckpointConfig& config) {
   return used;
 }
 
-/// modelopt's word for NVFP4 weights under activations as they are.
-constexpr const char* modelopt_algorithm = "W4A16_NVFP4";
+/// modelopt's word for NVFP4 weights, under activations in NVFP4 or as they are.
+const char* modelopt_algorithm(const CheckpointConfig& config) { return config.activations ? "NVFP4" : "W4A16_NVFP4"; }
 
 /// Loaders know the layout by this name; the version says who wrote it.
 Json modelopt_producer(const CheckpointConfig& config) { return {{"name", "modelopt"}, {"version", config.tool}}; }
@@ -113,6 +113,14 @@ Json weight_arguments(const LayoutFormat& f) {
           {"zp_dtype", nullptr}};
 }
 
+/// "local": a block's scale is computed as the activations come, under the stored global one.
+Json activation_arguments(const CheckpointConfig& config, const LayoutFormat& f) {
+  if (!config.activations || *f.tensor_suffix == '\0') return nullptr;
+  Json j = weight_arguments(f);
+  j["dynamic"] = "local";
+  return j;
+}
+
 Json compressed_tensors_config(const CheckpointConfig& config) {
   const std::vector<const LayoutFormat*> used = formats_of(config);
   Json groups = Json::object();
@@ -124,7 +132,7 @@ Json compressed_tensors_config(const CheckpointConfig& config) {
     }
     groups[fmt::format("group_{}", groups.size())] = {{"targets", targets},
                                                       {"weights", weight_arguments(*f)},
-                                                      {"input_activations", nullptr},
+                                                      {"input_activations", activation_arguments(config, *f)},
                                                       {"output_activations", nullptr},
                                                       {"format", packed_format(*f)}};
   }
@@ -141,10 +149,11 @@ Json modelopt_config(const CheckpointConfig& config) {
   Json group;
   group["weights"] = {{"dynamic", false}, {"num_bits", 4}, {"type", "float"}, {"group_size", 16}};
   group["targets"] = Json::array({"Linear"});
+  if (config.activations) group["input_activations"] = group["weights"];
   Json j;
   j["config_groups"]["group_0"] = group;
   j["ignore"] = config.left;
-  j["quant_algo"] = modelopt_algorithm;
+  j["quant_algo"] = modelopt_algorithm(config);
   j["producer"] = modelopt_producer(config);
   j["quant_method"] = "modelopt";
   return j;
@@ -175,7 +184,7 @@ std::string quantization_config(const CheckpointConfig& config) {
 std::string hf_quant_config(const CheckpointConfig& config) {
   Json j;
   j["producer"] = modelopt_producer(config);
-  j["quantization"] = {{"quant_algo", modelopt_algorithm},
+  j["quantization"] = {{"quant_algo", modelopt_algorithm(config)},
                        {"kv_cache_quant_algo", nullptr},
                        {"group_size", 16},
                        {"exclude_modules", config.left}};

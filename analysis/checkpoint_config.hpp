@@ -9,9 +9,10 @@
 //
 // Both are written for weights alone, activations left as they are: compressed-tensors' scheme without
 // input_activations (its presets NVFP4A16 and MXFP4A16), modelopt's quant_algo W4A16_NVFP4. Schemes that quantize
-// activations too want an input scale from a calibration.
-// Sources: compressed-tensors quantization/quant_scheme.py and quant_args.py, vLLM
-// model_executor/layers/quantization/{compressed_tensors,modelopt.py}, Model-Optimizer torch/export/convert_hf_config.py.
+// activations too want an input scale from a calibration: what has them keeps them (`activations`).
+// Sources: compressed-tensors quantization/quant_scheme.py and quant_args.py; vLLM
+// model_executor/layers/quantization/compressed_tensors and modelopt.py; Model-Optimizer
+// torch/export/convert_hf_config.py.
 #pragma once
 
 #include <string>
@@ -24,10 +25,10 @@ namespace fp4scope::analysis {
 
 /// A format in a layout.
 struct LayoutFormat {
-  const char* layout;           ///< as --as names it
-  const char* format;           ///< "nvfp4", "mxfp4"
-  int block;                    ///< the only one
-  const char* codes_suffix;     ///< behind the weight's name
+  const char* layout;        ///< as --as names it
+  const char* format;        ///< "nvfp4", "mxfp4"
+  int block;                 ///< the only one
+  const char* codes_suffix;  ///< behind the weight's name
   const char* scale_suffix;
   const char* scale_dtype;      ///< of the tensor, in safetensors' words
   const char* tensor_suffix;    ///< "" without a tensor scale
@@ -51,9 +52,9 @@ std::vector<io::SafetensorsWriter::Entry> layout_entries(const LayoutFormat& lay
 float decode_scale_of(float s);
 
 /// S > 0, finite, whose RNE32(1 / S) is closest to d > 0; of two the one that is RNE32(1 / d).
-/// RNE32(1 / S) never rises as S grows, and the two binary32 numbers around the real 1 / d enclose d: of those below 1 / d
-/// the nearest to it comes closest, and so of those above. Not every d is met: where the mantissa of S is below sqrt(2) a
-/// step of S moves 1 / S by more than an ulp.
+/// RNE32(1 / S) never rises as S grows, and the two binary32 numbers around the real 1 / d enclose d: of those below
+/// 1 / d the nearest to it comes closest, and so of those above. Not every d is met: where the mantissa of S is below
+/// sqrt(2) a step of S moves 1 / S by more than an ulp.
 float encode_scale_of(float d);
 
 /// A module whose weight is quantized.
@@ -67,9 +68,10 @@ struct CheckpointConfig {
   std::vector<QuantizedModule> quantized;
   std::vector<std::string> left;  ///< modules with a matrix that is not quantized: `ignore`, `exclude_modules`
   std::string tool;               ///< "fp4scope 0.1.0"
+  bool activations = false;       ///< quantized too, to NVFP4 by stored input scales
 };
 
-/// Of a tensor's name: without its last part, "model.layers.0.mlp.experts" of "model.layers.0.mlp.experts.gate_up_proj".
+/// A tensor's name without its last part: "layers.0.mlp.experts" of "layers.0.mlp.experts.gate_up_proj".
 std::string module_of(const std::string& tensor);
 
 /// Whether the name is an embedding's: loaders look such modules up rather than multiply, and some refuse to find one

@@ -29,6 +29,7 @@ struct Context {
 void add_formats(CLI::App& app, Context& context);
 void add_encode(CLI::App& app, Context& context);
 void add_quantize(CLI::App& app, Context& context);
+void add_convert(CLI::App& app, Context& context);
 void add_dequantize(CLI::App& app, Context& context);
 void add_sweep(CLI::App& app, Context& context);
 void add_report(CLI::App& app, Context& context);

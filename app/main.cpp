@@ -85,6 +85,7 @@ int run(int argc, char** argv) {
   add_report(app, context);
   add_quantize(app, context);
   add_dequantize(app, context);
+  add_convert(app, context);
   add_encode(app, context);
   add_formats(app, context);
   add_recipes(app, context);

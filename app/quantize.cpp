@@ -1,6 +1,8 @@
-// fp4scope quantize IN -o OUT: tensors to codes and scales, or to the values that they stand for.
+// fp4scope quantize IN -o OUT: tensors to codes and scales, or to the values that they stand for. With --as, a model's
+// folder (quantize_model.cpp).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -11,6 +13,7 @@
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
 #include "app/app.hpp"
+#include "app/quantize_model.hpp"
 #include "formats/error.hpp"
 
 namespace fp4scope::app {
@@ -19,9 +22,10 @@ namespace {
 struct Words {
   analysis::QuantizeWords config;
   analysis::QuantizeFileOptions options;
+  analysis::QuantizeModelOptions model;
   std::string formats, pad = "zero", device = "cpu";
   std::optional<std::uint64_t> seed, hadamard_seed;
-  bool transposed = false, hadamard = false;
+  bool transposed = false, hadamard = false, tensors_given = false;
   int hadamard_size = 0;
 };
 
@@ -82,10 +86,60 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
   fmt::print("{}", text_table(head, rows));
 }
 
+/// Options of the plain quantize that a checkpoint has no place for.
+void check_model_words(const Words& words) {
+  const analysis::QuantizeFileOptions& o = words.options;
+  const std::pair<bool, const char*> given[] = {
+      {words.transposed, "--transpose"},          {words.hadamard, "--hadamard"},
+      {words.hadamard_size != 0, "--hadamard-size"}, {words.hadamard_seed.has_value(), "--hadamard-seed"},
+      {words.config.tiles, "--block-2d"},         {o.certificate, "--certificate"},
+      {o.dequantized, "--dequantize"},            {o.fake_quant, "--fake-quant"},
+      {o.keep, "--keep"},                         {!o.activations.empty(), "--activations"},
+      {words.device != "cpu", "--device"},        {!words.config.nonfinite.empty(), "--nonfinite"}};
+  for (const auto& [is_given, name] : given) {
+    if (is_given) throw UsageError(name, "has no place with --as", "leave one of them out");
+  }
+}
+
+int run_model(Words& words, bool json) {
+  check_model_words(words);
+  std::vector<std::string> layouts = analysis::layout_names();
+  layouts.emplace_back("fake");
+  analysis::QuantizeModelOptions& o = words.model;
+  analysis::ModelWords& w = o.words;
+  if (std::find(layouts.begin(), layouts.end(), w.layout) == layouts.end()) {
+    throw UsageError("--as", "unknown layout '" + w.layout + "'", analysis::suggestion(w.layout, layouts));
+  }
+  o.in = w.in = words.options.in;
+  o.out = words.options.out;
+  o.hessian = words.options.hessian;
+  o.formats = words.formats;
+  w.words = words.config;
+  w.formats = analysis::load_formats(words.formats);
+  if (words.tensors_given) w.tensors = words.options.tensors;
+  w.exclude = words.options.exclude;
+  w.pad_error = words.pad == "error";
+  w.seed = words.seed.value_or(1);
+  return run_quantize_model(o, json);
+}
+
+/// What only --as takes.
+void check_file_words(const Words& words) {
+  const analysis::QuantizeModelOptions& o = words.model;
+  const std::pair<bool, const char*> given[] = {
+      {!o.words.overrides.empty(), "--override"}, {!o.words.fuse, "--no-fuse"}, {o.resume, "--resume"}};
+  for (const auto& [is_given, name] : given) {
+    if (is_given) throw UsageError(name, "is for a model's folder", "--as compressed-tensors, modelopt or fake");
+  }
+  if (words.config.format.empty()) throw UsageError("--format", "is required", "see fp4scope formats");
+}
+
 int run(Words& words, bool json) {
   if (words.pad != "zero" && words.pad != "error") {
     throw UsageError("--pad", "unknown word '" + words.pad + "'", analysis::suggestion(words.pad, {"zero", "error"}));
   }
+  if (!words.model.words.layout.empty()) return run_model(words, json);
+  check_file_words(words);
   analysis::QuantizeFileOptions& o = words.options;
   if (o.fake_quant && o.dequantized)
     throw UsageError("--fake-quant", "already writes dequantized tensors", "leave --dequantize out");
@@ -122,18 +176,36 @@ int run(Words& words, bool json) {
   return 0;
 }
 
+void add_model_options(CLI::App& command, Words& words) {
+  analysis::QuantizeModelOptions& o = words.model;
+  command
+      .add_option("--as", o.words.layout,
+                  "a model's folder to one that loaders open: compressed-tensors, modelopt; or fake, the values alone")
+      ->type_name("LAYOUT");
+  command
+      .add_option("--override", o.words.overrides,
+                  "--as: other words for some weights: format, block, scale, select, tensor-scale, recipe; or keep")
+      ->allow_extra_args(false)
+      ->type_name("GLOB=KEY:VALUE,...");
+  command.add_flag("!--no-fuse", o.words.fuse, "--as: q_proj, k_proj, v_proj and the like get a tensor scale each");
+  command.add_flag("--resume", o.resume, "--as: go on from OUT.partial");
+}
+
 }  // namespace
 
 void add_quantize(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("quantize", "tensors of a file to codes and scales");
   auto words = std::make_shared<Words>();
   analysis::QuantizeFileOptions& o = words->options;
-  command->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5")->required()->type_name("");
-  command->add_option("-o,--output", o.out, "a safetensors file")->required()->type_name("OUT");
+  command
+      ->add_option("IN", o.in, "safetensors (also sharded or a folder), .npy or .h5; --as: a model's folder")
+      ->required()
+      ->type_name("");
+  command->add_option("-o,--output", o.out, "a safetensors file; with --as a folder")->required()->type_name("OUT");
+  add_model_options(*command, *words);
   command
       ->add_option("--format", words->config.format,
-                   analysis::join(analysis::format_names(), " ") + ", or one of --formats")
-      ->required()
+                   analysis::join(analysis::format_names(), " ") + ", or one of --formats (--as: default nvfp4)")
       ->type_name("F");
   command->add_option("--formats", words->formats, "your own: [format.NAME] levels = [...], scale = \"...\", block = N")
       ->type_name("TOML");
@@ -150,15 +222,17 @@ void add_quantize(CLI::App& app, Context& context) {
       ->type_name("S");
   command->add_option("--nonfinite", words->config.nonfinite, "refuse, or propagate: such blocks become NaN")
       ->type_name("W");
-  command->add_option("--tensor", o.tensors, "what to quantize (default *)")
+  command->add_option("--tensor", o.tensors, "what to quantize (default *; --as: matrices *.weight of linear layers)")
       ->allow_extra_args(false)
+      ->each([words](const std::string&) { words->tensors_given = true; })
       ->type_name("GLOB");
   command->add_option("--exclude", o.exclude, "what not to")->allow_extra_args(false)->type_name("GLOB");
   command->add_option("--activations", o.activations, "[tokens, cols], for Hessian methods and the output error")
       ->type_name("FILE:NAME");
   command
       ->add_option("--hessian", o.hessian,
-                   "H = X^T X in their stead: [cols, cols], [cols / block, block, block] or [cols]")
+                   "H = X^T X in their stead: [cols, cols], [cols / block, block, block] or [cols]; --as: a file or "
+                   "folder with H by the weights' names")
       ->type_name("FILE:NAME");
   command->add_option("--damping", words->config.damping, "gptq's share of H's mean diagonal (default 0.01)")
       ->type_name("D");

@@ -52,7 +52,7 @@ void flush_folder(const std::string& path) {
   ::close(descriptor);
 }
 
-std::size_t total_bytes(const SafetensorsWriter::Entry& entry) {
+std::size_t bytes_of(const SafetensorsWriter::Entry& entry) {
   const std::optional<DType> dtype = find_dtype(entry.dtype);
   return dtype ? tensor_bytes(entry.shape, dtype->bits).value_or(0) : 0;  // the shard's writer refuses what has none
 }
@@ -176,18 +176,22 @@ void CheckpointWriter::write_text(const std::string& name, std::string_view text
   write_text_file(inside(name), text);
 }
 
+std::size_t CheckpointWriter::total_bytes() const {
+  std::size_t bytes = 0;
+  for (const Shard& shard : shards_) {
+    for (const SafetensorsWriter::Entry& e : shard.entries) bytes += bytes_of(e);
+  }
+  return bytes;
+}
+
 /// {"metadata": {"total_size": BYTES}, "weight_map": {TENSOR: SHARD, ...}}, names sorted.
 std::string CheckpointWriter::index_text() const {
   nlohmann::ordered_json j;
   std::map<std::string, std::string> shard_of;
-  std::size_t bytes = 0;
   for (const Shard& shard : shards_) {
-    for (const SafetensorsWriter::Entry& e : shard.entries) {
-      shard_of[e.name] = shard.file;
-      bytes += total_bytes(e);
-    }
+    for (const SafetensorsWriter::Entry& e : shard.entries) shard_of[e.name] = shard.file;
   }
-  j["metadata"]["total_size"] = bytes;
+  j["metadata"]["total_size"] = total_bytes();
   j["weight_map"] = shard_of;
   return j.dump(2, ' ', false) + "\n";
 }

@@ -28,10 +28,10 @@ class CheckpointWriter {
     std::map<std::string, std::string> metadata;
   };
 
-  /// `work`: everything that decides the bytes (configuration, identity of the input), as text. `index` is the bare name
-  /// of the index. A fresh start needs neither OUT nor OUT.partial; with `resume` OUT.partial of the same work goes on,
-  /// and none is a fresh start. Throws Error, with the mend: OUT is there; OUT.partial is there, is another work's, or
-  /// is being written; two shards or tensors of one name; the folder can't be made.
+  /// `work`: everything that decides the bytes (configuration, identity of the input), as text. `index` is the bare
+  /// name of the index. A fresh start needs neither OUT nor OUT.partial; with `resume` OUT.partial of the same work
+  /// goes on, and none is a fresh start. Throws Error, with the mend: OUT is there; OUT.partial is there, is another
+  /// work's, or is being written; two shards or tensors of one name; the folder can't be made.
   CheckpointWriter(std::string out, std::string work, std::vector<Shard> shards, std::string index, bool resume);
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -54,6 +54,8 @@ class CheckpointWriter {
   /// Every shard finished: writes the index, and OUT appears.
   void commit();
 
+  /// Of all tensors.
+  std::size_t total_bytes() const;
   /// OUT.partial
   const std::string& partial() const { return partial_; }
 

@@ -35,6 +35,8 @@ class SafetensorsFile : public TensorFile {
     return file_.bytes().subspan(begins_[i], tensors_[i].bytes);
   }
 
+  void release(const TensorInfo& tensor) const override { file_.release(raw(tensor)); }
+
  private:
   MappedFile file_;
   std::vector<std::size_t> begins_;

@@ -43,6 +43,7 @@ class ShardedFile : public TensorFile {
     return owner(tensor).read_rows(tensor, first, count);
   }
   std::span<const std::byte> raw(const TensorInfo& tensor) const override { return owner(tensor).raw(tensor); }
+  void release(const TensorInfo& tensor) const override { owner(tensor).release(tensor); }
 
  private:
   const TensorFile& owner(const TensorInfo& tensor) const { return *shards_[owners_[index_of(*this, tensor)]]; }

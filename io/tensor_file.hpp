@@ -69,6 +69,8 @@ class TensorFile {
   virtual Values read_rows(const TensorInfo& tensor, std::int64_t first, std::int64_t count) const = 0;
   /// The bytes as stored (little-endian, C order), valid while this object lives.
   virtual std::span<const std::byte> raw(const TensorInfo& tensor) const = 0;
+  /// raw()'s bytes may leave memory; they come back when they are touched again.
+  virtual void release(const TensorInfo&) const {}
 
  protected:
   std::vector<TensorInfo> tensors_;
