@@ -8,16 +8,17 @@
 // The plain model takes integers one product at a time. Two fast ways return the same bits; what allows them is proved
 // for a pair of rows from facts about each row, so that ordinary data never needs the plain model:
 //
-// 1. Scaled blocks (exact_group > 0). Let every value of the two rows be a multiple of 2^p and 2^q, and let every partial
-//    sum be at most 2^h; by Cauchy and Schwarz 2^h >= |a| |b| bounds sums of any subset of the products' magnitudes.
-//    A step cuts its terms below 2^(greatest - F). If p + q >= h' - F, where h' is the larger one of h and the largest
-//    scales' exponents, nothing is cut: products are multiples of 2^(p + q), so is the running value, which starts at 0
-//    and is only ever cut at a place of its own significand, and greatest <= h'. A step is then RZ_24(C + sum). With
-//    h - (p + q) <= F = 35 bits every partial sum of the step is exact in binary64 in any order, and so is C + sum.
-// 2. Aligned products. greatest, 1 / greatest and the products are exact in binary64; product / 2^(greatest - F) is below
-//    2^(F + 2) <= 2^27, so conversion to int32 cuts it as the unit does; 33 such terms fit binary64.
+// 1. Scaled blocks (exact_group > 0). Let every value of the two rows be a multiple of 2^p and 2^q, and 2^h >= |a| |b|:
+//    by Cauchy and Schwarz no sum of some products' magnitudes is larger. A step cuts its terms below 2^(greatest - F).
+//    Let h' be the larger one of h and the largest scales' exponents. If p + q >= h' - F, nothing is cut: products are
+//    multiples of 2^(p + q), so is the running value, which starts at 0 and is only ever cut at a place of its own
+//    significand, and greatest <= h'. A step is then RZ_24(C + sum), and since h - (p + q) <= F = 35, every partial sum
+//    of it is exact in binary64 in any order, and so is C + sum.
+// 2. Aligned products. greatest, 1 / greatest and the products are exact in binary64; product / 2^(greatest - F) is
+//    below 2^(F + 2) <= 2^27, so conversion to int32 cuts it as the unit does; 33 such terms fit binary64.
 //
-// Both need results that are zero or normal: the least exponent of a product less F at least -126; and h <= 127.
+// Both need results that are zero or normal (p + q, or the least exponent of a product less F, at least -126) and
+// h <= 127.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +45,9 @@ struct Unit {
   bool exact() const { return summing == Summing::exact; }
 };
 
-/// `arch`: exact, fp32 or an architecture of sim/instructions.hpp. `name`: fma or mul_add of fp32, an instruction with an
-/// fp32 result of an architecture, "" for the default: the instruction that reads the codes of formats a and b as they
-/// are, else the one for bf16, else f16. A null format stands for values as given. Throws UsageError.
+/// `arch`: exact, fp32 or an architecture of sim/instructions.hpp. `name`: fma or mul_add of fp32, an instruction of an
+/// architecture with an fp32 result, "" for the default: the instruction that reads the codes of formats a and b as
+/// they are, else the one for bf16, else f16. A null format stands for values as given. Throws UsageError.
 Unit find_unit(const std::string& arch, const std::string& name, const formats::BlockFormat* a, int block_a,
                const formats::BlockFormat* b, int block_b);
 const std::vector<std::string>& arch_names();
@@ -84,7 +85,7 @@ void sum_fast(const Unit& unit, const Line& a, const Line& b, std::int64_t k, do
 /// One lane, any pair of rows.
 double sum_plain(const Unit& unit, const Line& a, const Line& b, int lane, std::int64_t k);
 
-/// sum * factor in real numbers, rounded to odd (exact_products.hpp); the number of lanes whose sum binary64 doesn't hold.
+/// sum * factor in real numbers, rounded to odd (exact_products.hpp). Returns the number of lanes that took wide sums.
 int exact_lanes(const Line& a, const Line& b, std::int64_t k, double factor, double out[lanes]);
 
 /// sum_k a b of a row and eight lanes in binary64, in the order of k.

@@ -42,9 +42,8 @@ double rounded_to_odd(ProductSum sum, double factor) {
   if (magnitude == 0) return 0;
   const int cut = std::max(0, static_cast<int>(mpz_sizeinbase(magnitude.get_mpz_t(), 2)) - 53);
   mpz_class kept = magnitude >> cut;
-  if (kept << cut != magnitude) mpz_setbit(kept.get_mpz_t(), 0);
-  const double value =
-      std::ldexp(static_cast<double>(kept.get_si()), ProductSum::lowest + f.exponent + cut);
+  if ((kept << cut) != magnitude) mpz_setbit(kept.get_mpz_t(), 0);
+  const double value = std::ldexp(static_cast<double>(kept.get_si()), ProductSum::lowest + f.exponent + cut);
   return (sum.negative() != f.negative) ? -value : value;
 }
 

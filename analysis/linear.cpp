@@ -190,6 +190,7 @@ struct Prepared {
   std::optional<QuantizeConfig> config;
   Matrix matrix;
   std::optional<Quantized> q;
+  double rounded = 0;  ///< what bf16 lost where nothing else is done
 
   bool random() const {
     return config && (config->rounding == formats::Rounding::stochastic || config->method->random());
@@ -198,10 +199,17 @@ struct Prepared {
   Operand unrounded() const { return {&matrix, random() || !q ? nullptr : &*q}; }
 };
 
-Matrix to_bf16(Matrix m) {
+/// To the nearest bf16; returns |lost| / |matrix|.
+double round_to_bf16(Matrix& m) {
   constexpr formats::Format f = formats::bf16;
-  for (float& x : m.data) x = formats::round_to(f, x);
-  return m;
+  double lost = 0, energy = 0;
+  for (float& x : m.data) {
+    const double before = x;
+    x = formats::round_to(f, x);
+    lost += (x - before) * (x - before);
+    energy += before * before;
+  }
+  return energy > 0 ? std::sqrt(lost / energy) : 0;
 }
 
 Prepared prepare(const LinearOperand& o, const Matrix& m, const std::string& product) {
@@ -215,7 +223,7 @@ Prepared prepare(const LinearOperand& o, const Matrix& m, const std::string& pro
   const QuantizeConfig config = p.config.value_or(QuantizeConfig{});
   const Transform t = parse_transform(config, o.transposed, o.hadamard != 0, o.hadamard, {});
   p.matrix = apply(t, config, m);
-  if (o.words.format == "bf16") p.matrix = to_bf16(std::move(p.matrix));
+  if (o.words.format == "bf16") p.rounded = round_to_bf16(p.matrix);
   return p;
 }
 
@@ -225,7 +233,7 @@ void quantize_at(Prepared& p, const LinearOptions& o, int seed, const std::strin
   p.q = quantize(*p.config, p.matrix, where, nullptr, o.stop);
 }
 
-double error_of(const Prepared& p) { return p.q ? std::sqrt(measure(p.matrix, *p.q).relative_mse()) : 0; }
+double error_of(const Prepared& p) { return p.q ? std::sqrt(measure(p.matrix, *p.q).relative_mse()) : p.rounded; }
 
 /// Sums over seeds of e = returned - exact.
 struct SeedSums {
@@ -281,6 +289,7 @@ std::optional<LinearResult> run_product(const LinearOptions& o, const LinearProd
   for (int s = 0; s < seeds; ++s) {
     quantize_at(x, o, s, p.name + "." + p.a.tensor);
     quantize_at(y, o, s, p.name + "." + p.b.tensor);
+    if (o.stop && *o.stop) return {};
     if (seeds > 1 && !rounding) rounding.emplace(expected(x, y));
     const Product product = multiply(x.operand(), y.operand(), config, o.stop);
     if (o.stop && *o.stop) return {};
@@ -314,7 +323,8 @@ Matrix load(const std::string& source, const Notice& notice) {
 std::vector<LinearResult> linear_file(const LinearOptions& o) {
   const Matrix x = load(o.input, o.notice), w = load(o.weight, o.notice);
   if (x.cols != w.cols) {
-    throw Error(o.weight, fmt::format("{} columns do not fit inputs of {}", w.cols, x.cols), "X [tokens, in], W [out, in]");
+    throw Error(o.weight, fmt::format("{} columns do not fit inputs of {}", w.cols, x.cols),
+                "X [tokens, in], W [out, in]");
   }
   Matrix g;
   if (!o.grad.empty()) g = load(o.grad, o.notice);

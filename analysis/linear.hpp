@@ -4,8 +4,8 @@
 //   dgrad     dX = G (W^T)^T      [tokens, in]  = [tokens, out] [in, out]^T
 //   wgrad     dW = G^T (X^T)^T    [out, in]     = [out, tokens] [in, tokens]^T
 //
-// so that K always lies along the rows of both operands and blocks along K. An operand is transposed first, then rotated,
-// then quantized; both operands of a product are rotated alike, which leaves the product as it is.
+// so that K always lies along the rows of both operands and blocks along K. An operand is transposed first, then
+// rotated, then quantized; both operands of a product are rotated alike, which leaves the product as it is.
 //
 // With stochastic rounding a product is a random matrix R. Over N seeds, e_s = R_s - exact:
 //
@@ -45,8 +45,9 @@ struct LinearRecipe {
 };
 
 std::vector<std::string> linear_recipe_names();
-/// A named one, or one of a TOML file with tables [forward.X], [forward.W], [dgrad.G], [dgrad.W], [wgrad.G], [wgrad.X] of
-/// format, scale, tensor_scale, scale_max, block, rounding, recipe, block_2d and hadamard. Throws UsageError.
+/// A named one, or one of a TOML file with tables [forward.X], [forward.W], [dgrad.G], [dgrad.W], [wgrad.G] and
+/// [wgrad.X] of format, scale, tensor_scale, scale_max, block, rounding, recipe, block_2d and hadamard. Throws
+/// UsageError.
 LinearRecipe find_linear_recipe(const std::string& name);
 
 struct LinearOptions {

@@ -142,7 +142,8 @@ struct Stored {
 double fed_value(const Side& s, const Stored& e, std::int64_t row, std::int64_t c) {
   constexpr formats::Format bf16 = formats::bf16, fp16 = formats::fp16, e4m3 = formats::e4m3;
   const auto rounded_to = [](const formats::Format& f, double x) {
-    return formats::decode_double(f, formats::encode(f, x, formats::Rounding::nearest_even, formats::Overflow::nan).code);
+    const auto code = formats::encode(f, x, formats::Rounding::nearest_even, formats::Overflow::nan).code;
+    return formats::decode_double(f, code);
   };
   switch (s.unit.fed) {
     case Fed::f32:
@@ -219,7 +220,8 @@ void gather_facts(Side& s) {
     for_each_stored(s, r, [&](std::int64_t c, const Stored& e) {
       const double fed = fed_value(s, e, r, c);
       add_to_facts(facts, fed, power_in_unit(s, fed, e.scale));
-      converted = converted || (s.unit.fed == Fed::f32 ? fed != e.value : fed * static_cast<double>(s.to_e4m3) != e.base);
+      const double wanted = s.unit.fed == Fed::f32 ? e.value : e.base;
+      converted = converted || fed * static_cast<double>(s.to_e4m3) != wanted;
       finite = finite && std::isfinite(fed);
     });
     finish_facts(facts);

@@ -4,9 +4,9 @@
 //
 // Both operands have K along their rows, as a linear layer has inputs and weights. They are quantized, the unit sums
 // (accumulate.hpp), the epilogue multiplies by the tensor scales in fp32, and the output's dtype rounds. A unit that
-// reads codes takes elements and block scales as stored; others take their products rounded to bf16, f16 or fp32, and to
-// E4M3 as amax / 448 of the operand maps them. Of fp32 the tensor scale is in the operands, as in a dequantized product;
-// elsewhere it is the epilogue's.
+// reads codes takes elements and block scales as stored; others take their products rounded to bf16 or f16, or to E4M3
+// after a division by amax / 448 of the operand. Of fp32 the tensor scale is in the operands, each rounded once or as
+// its recipe decodes it; elsewhere it is the epilogue's. IF4's sevenths are binary64's before anything reads them.
 //
 // The error out - A B^T has seven parts that add up to it by definition, each a matrix [M, N]:
 //

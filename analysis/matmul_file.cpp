@@ -94,7 +94,8 @@ std::optional<MatmulResult> matmul_file(const MatmulFileOptions& o) {
   const Loaded a = load(o.a, o), b = load(o.b, o);
   if (o.stop && *o.stop) return {};
   if (a.given.cols != b.given.cols) {
-    throw Error(o.b.source, fmt::format("{} columns do not fit A of {}", b.given.cols, a.given.cols), "A [M, K] and B [N, K] have K along their rows");
+    throw Error(o.b.source, fmt::format("{} columns do not fit A of {}", b.given.cols, a.given.cols),
+                "A [M, K] and B [N, K] have K along their rows");
   }
   MatmulResult r = {multiply(a.operand(), b.operand(), o.config, o.stop, o.progress), a.given.cols, a.error, b.error};
   if (r.product.rows == 0) return {};

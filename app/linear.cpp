@@ -75,7 +75,7 @@ int run(Words& words, bool json) {
 }  // namespace
 
 void add_linear(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("linear", "forward, dgrad and wgrad of a quantized linear layer: what they lose");
+  CLI::App* command = app.add_subcommand("linear", "what forward, dgrad and wgrad of a quantized linear layer lose");
   auto words = std::make_shared<Words>();
   analysis::LinearOptions& o = words->options;
   command->add_option("--input", o.input, "X [tokens, in]")->required()->type_name("FILE:NAME");

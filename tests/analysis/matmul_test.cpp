@@ -74,7 +74,7 @@ struct Lines {
   Line y() const { return {b.data(), pb.data(), of_b}; }
 };
 
-/// Values of the operand type with exponents up to `spread` apart, some zeros, some of them subnormal for large spreads.
+/// Values of the operand type with exponents up to `spread` apart, some zeros, some subnormal for large spreads.
 Lines random_lines(const Unit& unit, std::int64_t k, int spread, std::mt19937& source) {
   const sim::Instruction& i = *unit.instruction;
   std::normal_distribution<double> normal;
@@ -84,14 +84,13 @@ Lines random_lines(const Unit& unit, std::int64_t k, int spread, std::mt19937& s
     const double v = one_of(source) == 0 ? 0 : std::ldexp(normal(source), exponent(source));
     return formats::decode_double(f, formats::encode(f, v).code);
   };
-  for (std::int64_t c = 0; c < k; ++c) {
-    l.a.push_back(draw(i.a));
+  for (std::size_t c = 0; c < static_cast<std::size_t>(k); ++c) {
+    l.a.push_back(c % 2 == 1 ? l.a[c - 1] : draw(i.a));
     l.pa.push_back(power_of(l.a.back(), i.a.min_exponent(), i.zero_exponent));
     add_to_facts(l.of_a, l.a.back(), l.pa.back());
     for (int j = 0; j < lanes; ++j) {
-      // One lane cancels what the first of each pair of products gives.
-      const bool opposite = j == 3 && c % 2 == 1 && l.a[static_cast<std::size_t>(c)] == l.a[static_cast<std::size_t>(c - 1)];
-      l.b.push_back(opposite ? -l.b[static_cast<std::size_t>((c - 1) * lanes + j)] : draw(i.b));
+      const bool opposite = j == 3 && c % 2 == 1;  // lane 3 cancels pair by pair
+      l.b.push_back(opposite ? -l.b[(c - 1) * lanes + 3] : draw(i.b));
       l.pb.push_back(power_of(l.b.back(), i.b.min_exponent(), i.zero_exponent));
       add_to_facts(l.of_b[j], l.b.back(), l.pb.back());
     }
@@ -208,9 +207,9 @@ TEST(Matmul, BlackwellIsTheInstructionsBitsOfCodesAndScales) {
 TEST(Matmul, ScalesOfBlocksOfZerosCount) {
   // A square block's row of zeros has the block's scale, far above the others', and C is cut for its sake.
   Matrix a = {32, 64, std::vector<float>(32 * 64, 0.0f)}, b = {1, 64, std::vector<float>(64, 0.0f)};
-  for (int c = 0; c < 64; ++c) a.data[static_cast<std::size_t>(c)] = c < 32 ? 0 : std::ldexp(1.0f + static_cast<float>(c) / 64, -100);
+  for (std::size_t c = 32; c < 64; ++c) a.data[c] = std::ldexp(1.0f + static_cast<float>(c) / 64, -100);
   a.data[64] = 0x1p100f;  // row 1 of the first square
-  for (int c = 0; c < 64; ++c) b.data[static_cast<std::size_t>(c)] = 1.5f;
+  for (float& x : b.data) x = 1.5f;
   QuantizeConfig c = config("mxfp4");
   Pair p(c, 1, 1, 64, 0);
   p.a = a;
@@ -250,7 +249,9 @@ Rationals product(const Rationals& a, const Rationals& b, std::int64_t m, std::i
   for (std::int64_t r = 0; r < m; ++r) {
     for (std::int64_t s = 0; s < n; ++s) {
       mpq_class sum = 0;
-      for (std::int64_t c = 0; c < k; ++c) sum += a[static_cast<std::size_t>(r * k + c)] * b[static_cast<std::size_t>(s * k + c)];
+      for (std::int64_t c = 0; c < k; ++c) {
+        sum += a[static_cast<std::size_t>(r * k + c)] * b[static_cast<std::size_t>(s * k + c)];
+      }
       out.push_back(sum);
     }
   }
@@ -286,9 +287,9 @@ TEST(Matmul, ExactIsTheRealNumberRoundedOnce) {
   std::int64_t proved = 0, outputs = 0;
   for (const char* format : {"nvfp4", "mxfp4", "nvint4"}) {
     for (const int spread : {0, 6, 40}) {
+      const Pair p(config(format), 5, 9, 100, spread, static_cast<unsigned>(spread) + 3);
+      const Rationals want = product(rationals(p.aq, 100), rationals(p.bq, 100), 5, 9, 100);
       for (const char* dtype : {"f32", "bf16", "f16"}) {
-        const Pair p(config(format), 5, 9, 100, spread, static_cast<unsigned>(spread) + 3);
-        const Rationals want = product(rationals(p.aq, 100), rationals(p.bq, 100), 5, 9, 100);
         MatmulWords w = words("exact");
         w.out_dtype = dtype;
         const Product out = p.multiply(p.parse(w));
@@ -304,7 +305,8 @@ TEST(Matmul, ExactIsTheRealNumberRoundedOnce) {
             continue;
           }
           ASSERT_TRUE(is_nearest(dtype, out.out[i], want[i]))
-              << format << " " << dtype << " [" << i / 9 << ", " << i % 9 << "] " << out.out[i] << " for " << want[i].get_d();
+              << format << " " << dtype << " [" << i / 9 << ", " << i % 9 << "] " << std::hex << bits(out.out[i]) << " "
+              << out.out[i] << " for " << want[i].get_d();
         }
         EXPECT_EQ(out.error.inner[of_sum][of_sum], 0);
       }
@@ -358,7 +360,10 @@ TEST(Matmul, PartsAddUpAndAreWhatTheyAreCalled) {
     near(times(minus(aq, a), b), of_activations);
     near(times(minus(aq, a), minus(bq, b)), of_both);
     mpq_class error = 0;
-    for (std::size_t i = 0; i < exact.size(); ++i) error += (mpq_class(out.out[i]) - exact[i]) * (mpq_class(out.out[i]) - exact[i]);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      const mpq_class lost = mpq_class(out.out[i]) - exact[i];
+      error += lost * lost;
+    }
     EXPECT_NEAR(e.error / error.get_d(), 1, 1e-11) << arch;
   }
 }
@@ -407,14 +412,10 @@ TEST(Matmul, ReversedOrderStartsWithTheLastInstruction) {
   const Product out = p.multiply(c);
   Pair turned = p;
   const auto turn = [](Quantized& q) {
-    Quantized old = q;
-    for (std::int64_t r = 0; r < q.rows; ++r) {
-      for (std::int64_t k = 0; k < q.cols; ++k) {
-        q.codes[static_cast<std::size_t>(r * 256 + k)] = old.codes[static_cast<std::size_t>(r * 256 + (3 - k / 64) * 64 + k % 64)];
-      }
-      for (std::int64_t k = 0; k < 16; ++k) {
-        q.scales[static_cast<std::size_t>(r * 16 + k)] = old.scales[static_cast<std::size_t>(r * 16 + (3 - k / 4) * 4 + k % 4)];
-      }
+    const Quantized old = q;
+    for (std::size_t r = 0; r < static_cast<std::size_t>(q.rows); ++r) {
+      for (std::size_t k = 0; k < 256; ++k) q.codes[r * 256 + k] = old.codes[r * 256 + (3 - k / 64) * 64 + k % 64];
+      for (std::size_t k = 0; k < 16; ++k) q.scales[r * 16 + k] = old.scales[r * 16 + (3 - k / 4) * 4 + k % 4];
     }
   };
   turn(turned.aq);
