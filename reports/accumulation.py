@@ -114,8 +114,8 @@ fp32 and {normal["Hopper e4m3"]} % of one on Hopper's FP8 unit; where all produc
 - NVFP4's sums are exact for long. Elements are multiples of 1/2 and block scales of an amax tensor scale lie in E4M3's upper
   binades, so that products are multiples of a large unit; until a sum outgrows 24 bits of that unit there is nothing to cut. In
   bf16 the same values give the same sums: the steps of 16 and 64 cut the same nothing.
-- Where bits are lost, they are cut toward zero, so that the errors of a sum with one sign add up. A running value of 24 bits loses half of
-  its last place on average, which is 2^-24 to 2^-23 of it: a sum that grows evenly over n instructions loses up to about 0.36 n 2^-24 of
+- Where bits are lost, they are cut toward zero, so that the errors of a sum with one sign add up. A running value of 24 bits loses half a
+  last place on average, and the last place is 2^-24 to 2^-23 of it: a sum that grows evenly over n instructions loses up to about 0.36 n 2^-24 of
   itself, in proportion to K. Where products are fine enough to be cut too, as bf16's are at 2^-25 of the largest term, each of them adds its half
   place. Rounding to nearest, as fp32 does, has errors of both signs, which grow with the root of n.
 - Hopper's FP8 unit cuts all 33 terms of a step at 2^-13 of the largest one, which soon is the running value: each term
@@ -123,7 +123,7 @@ fp32 and {normal["Hopper e4m3"]} % of one on Hopper's FP8 unit; where all produc
   128 products keeps the running value small.
 - Sums of both signs shrink as well, by less.
 
-At least {100 * proved:.0f} % of the outputs of every product were fast sums with a proof (analysis/accumulate.hpp); others would take the plain
+In every product {100 * proved:.0f} % of the outputs or more were fast sums with a proof (analysis/accumulate.hpp); others would take the plain
 model, with the same bits. What is known of the models' truth stands in sim/instructions.hpp.
 """
 

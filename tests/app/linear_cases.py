@@ -104,7 +104,7 @@ hadamard = 16
         found = self.found("--recipe-config", "sr.toml", "--seeds", "200")
         p = found["wgrad"]
         self.assertAlmostEqual(p["bias"] / p["rounding_bias"], 1, 4)  # X stays as it is
-        self.assertLess(p["bias"], 0.1 * p["relative_error"])
+        self.assertLess(p["bias"], 0.05 * p["relative_error"])  # the mean's noise is 0.07 of it
         self.assertNotIn("bias", found["dgrad"])
         one, other = (self.found("--recipe-config", "sr.toml", "--seed", s)["wgrad"]["relative_error"] for s in "12")
         self.assertNotEqual(one, other)
