@@ -62,6 +62,8 @@ class ProductSum {
     carry();
   }
 
+  /// Whether the number is below 0, after carry().
+  constexpr bool negative() const noexcept { return limb_[limbs - 1] < 0; }
   /// Limb i of the number, from the lowest: 0 <= limb < 2^32, the last one with the sign.
   constexpr std::int64_t limb(int i) const noexcept { return limb_[i]; }
 
@@ -99,5 +101,10 @@ class ProductSum {
 
 /// sum * 2^exponent / divisor^2 rounded once, to nearest even; in binary64's normal range.
 double rounded(ProductSum sum, int exponent = 0, std::uint64_t divisor = 1);
+
+/// sum * factor rounded to binary64 to odd: toward zero, with the last bit set if that lost anything. Rounded once
+/// more, to 51 bits at most, it is what one rounding of the exact number gives (Boldo and Melquiond 2008). In the normal
+/// range.
+double rounded_to_odd(ProductSum sum, double factor = 1);
 
 }  // namespace fp4scope::analysis

@@ -19,7 +19,7 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {"matmul", "linear", "audit"};
+const std::vector<std::string> planned_verbs = {"audit"};
 
 std::vector<std::string> verb_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -95,6 +95,8 @@ int run(int argc, char** argv) {
   add_decompose(app, context);
   add_mma(app, context);
   add_mac(app, context);
+  add_matmul(app, context);
+  add_linear(app, context);
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");

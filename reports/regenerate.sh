@@ -43,6 +43,13 @@ searches() {
   "$(dirname "$program")/tests/joint_table" 64 512 > searches/joint.md
 }
 
+accumulation() {
+  mkdir -p accumulation
+  "$python" accumulation.py "$program" "$work/accumulation"
+  cp "$work/accumulation/README.md" "$work/accumulation/table.csv" accumulation/
+  keep_figures accumulation
+}
+
 claims() {
   for sweep in octave distributions hadamard stochastic scale_formats; do sweep_once $sweep; done
   (cd "$work" && "$python" "$OLDPWD/page.py" claims octave.h5 distributions.h5 hadamard.h5 stochastic.h5 scale_formats.h5) > claims.md
@@ -60,10 +67,10 @@ recipes() {
 }
 
 [ $# -gt 0 ] || set -- published silero decomposition paradox octave distributions scale_formats soar hadamard stochastic \
-  equal_bits corrections claims searches recipes
+  equal_bits corrections accumulation claims searches recipes
 for name in "$@"; do
   case $name in
-    searches | recipes | claims) $name ;;
+    searches | recipes | claims | accumulation) $name ;;
     *) page_of_sweep "$name" ;;
   esac
 done
