@@ -152,8 +152,22 @@ inline void run_variant(const sim::Instruction& r, const Variant& v, Batch& batc
 
 // ---- counting ----
 
+/// How an output differs from a model's. NaNs of other bits and zeros of the other sign say nothing about sums: they are
+/// counted apart, and the search doesn't look at them.
+enum class Difference : std::uint8_t { none, nan_bits, zero_sign, value };
+
+inline Difference difference(const sim::Instruction& r, std::uint32_t x, std::uint32_t y) {
+  if (x == y) return Difference::none;
+  const std::uint32_t magnitude = r.f16_result() ? 0x7FFF : 0x7FFFFFFF, infinity = r.f16_result() ? 0x7C00 : 0x7F800000;
+  if ((x & magnitude) > infinity && (y & magnitude) > infinity) return Difference::nan_bits;
+  return ((x | y) & magnitude) == 0 ? Difference::zero_sign : Difference::value;
+}
+
 struct Tally {
-  std::int64_t outputs = 0, mismatches = 0;
+  std::int64_t outputs = 0, mismatches = 0, nan_bits = 0, zero_signs = 0;
+  std::uint32_t nan_seen = 0;  ///< the device's NaN where it isn't the model's
+
+  bool clean() const { return mismatches == 0 && nan_bits == 0 && zero_signs == 0; }
   std::int64_t of_kind[kind_count] = {}, mismatches_of_kind[kind_count] = {};
 };
 
@@ -164,7 +178,14 @@ inline std::vector<int> count_mismatches(const sim::Instruction& r, const Batch&
   const int width = width_of_d(r);
   for (std::int64_t s = 0; s < batch.count; ++s) {
     int n = 0;
-    for (std::int64_t i = s * outputs; i < (s + 1) * outputs; ++i) n += stored(batch.d, i, width) != stored(model.d, i, width);
+    for (std::int64_t i = s * outputs; i < (s + 1) * outputs; ++i) {
+      const std::uint32_t got = stored(batch.d, i, width);
+      const Difference what = difference(r, got, stored(model.d, i, width));
+      n += what == Difference::value;
+      tally.zero_signs += what == Difference::zero_sign;
+      tally.nan_bits += what == Difference::nan_bits;
+      if (what == Difference::nan_bits) tally.nan_seen = got;
+    }
     const auto kind = static_cast<std::size_t>(kind_of(batch.first + s));
     differ[static_cast<std::size_t>(s)] = n;
     tally.outputs += outputs, tally.mismatches += n;
@@ -193,7 +214,8 @@ inline void collect(const sim::Instruction& r, const Batch& batch, const Batch& 
         for (int at = 0; at < r.m * r.n && taken < most; ++at) {
           const int output = at * 37 % (r.m * r.n);
           const std::int64_t i = s * r.m * r.n + output;
-          if ((stored(batch.d, i, width_of_d(r)) != stored(model.d, i, width_of_d(r))) != want) continue;
+          const Difference what = difference(r, stored(batch.d, i, width_of_d(r)), stored(model.d, i, width_of_d(r)));
+          if ((what == Difference::value) != want) continue;
           if (!want && at >= most) break;
           out.push_back(case_of(r, batch, s, output / r.n, output % r.n));
           ++taken;
@@ -210,13 +232,11 @@ struct Ranked {
   std::int64_t mismatches;
 };
 
-inline std::int64_t mismatches_of(const sim::Instruction& r, const Variant& v, const std::vector<Case>& cases,
-                                  std::int64_t give_up) {
+inline std::int64_t mismatches_of(const sim::Instruction& r, const Variant& v, const std::vector<Case>& cases) {
   const auto steps = steps_of(r.k, v);
   std::int64_t n = 0;
   for (const Case& x : cases) {
-    n += evaluate(r, v, steps, x.dot()) != x.d;
-    if (n > give_up) break;
+    n += difference(r, x.d, evaluate(r, v, steps, x.dot())) == Difference::value;
   }
   return n;
 }
@@ -227,7 +247,7 @@ inline void rank(const sim::Instruction& r, const Variant& base, const std::vect
   std::vector<Ranked> found(variants.size());
 #pragma omp parallel for schedule(dynamic, 8)
   for (std::size_t i = 0; i < variants.size(); ++i) {
-    found[i] = {variants[i], mismatches_of(r, variants[i], cases, static_cast<std::int64_t>(cases.size()))};
+    found[i] = {variants[i], mismatches_of(r, variants[i], cases)};
   }
   for (const Ranked& x : found) {
     const auto same = std::find_if(ranked.begin(), ranked.end(), [&](const Ranked& y) { return x.variant == y.variant; });
@@ -246,7 +266,7 @@ inline std::vector<Case> telling(const sim::Instruction& r, const Variant& v, co
                                  std::size_t most) {
   const auto steps = steps_of(r.k, v);
   std::vector<const Case*> split[2];
-  for (const Case& x : cases) split[evaluate(r, v, steps, x.dot()) != x.d].push_back(&x);
+  for (const Case& x : cases) split[difference(r, x.d, evaluate(r, v, steps, x.dot())) == Difference::value].push_back(&x);
   std::vector<Case> out;
   for (const auto& part : split) {
     const std::size_t step = std::max<std::size_t>(1, (part.size() + most - 1) / most);
@@ -291,7 +311,9 @@ inline std::vector<Ranked> search(const sim::Instruction& r, const std::vector<C
 /// The case of the fewest products where they differ, with ever more of it set to zero or to a simpler number; a.empty() if there is none.
 inline Case separating(const sim::Instruction& r, const Variant& v, const Variant& w, const std::vector<Case>& cases) {
   const auto v_steps = steps_of(r.k, v), w_steps = steps_of(r.k, w);
-  const auto differ = [&](const Case& x) { return evaluate(r, v, v_steps, x.dot()) != evaluate(r, w, w_steps, x.dot()); };
+  const auto differ = [&](const Case& x) {
+    return difference(r, evaluate(r, v, v_steps, x.dot()), evaluate(r, w, w_steps, x.dot())) == Difference::value;
+  };
   const Case* found = nullptr;
   std::size_t fewest = ~std::size_t{0};
   for (const Case& x : cases) {
@@ -356,7 +378,7 @@ struct Limits {
   std::int64_t outputs = 100'000'000;
   double seconds = 20;
   std::uint64_t seed = 1;
-  bool a_in_registers = false;  ///< always; else every other batch of a warpgroup instruction
+  bool a_in_shared = true, a_in_registers = true;  ///< which are right; batches take turns where both are
 };
 
 struct Verdict {
@@ -390,7 +412,7 @@ inline Verdict examine(const Rows& rows, const RunSets& run, const Limits& limit
   std::int64_t first = 0;
   for (int n = 0; first * outputs < limits.outputs && (n == 0 || seconds_now() - start < limits.seconds); ++n) {
     Batch batch = make_batch(r, limits.seed, first, sets);
-    run(r, batch, limits.a_in_registers || n % 2 == 1);
+    run(r, batch, limits.a_in_registers && (n % 2 == 1 || !limits.a_in_shared));
     Batch model = empty_batch(r, first, sets);
     model.a = batch.a, model.b = batch.b, model.c = batch.c, model.scale_a = batch.scale_a, model.scale_b = batch.scale_b;
     std::vector<std::vector<int>> differ(rows.size());
@@ -418,7 +440,7 @@ inline Verdict examine(const Rows& rows, const RunSets& run, const Limits& limit
   const double again = seconds_now();
   for (int n = 0; out.verified.outputs < limits.outputs && (n == 0 || seconds_now() - again < limits.seconds); ++n) {
     Batch batch = make_batch(r, limits.seed + 1, first, sets);
-    run(r, batch, limits.a_in_registers || n % 2 == 1);
+    run(r, batch, limits.a_in_registers && (n % 2 == 1 || !limits.a_in_shared));
     Batch model = batch;
     run_variant(r, out.variants[0].variant, model);
     count_mismatches(r, batch, model, out.verified);
@@ -459,6 +481,8 @@ inline void report(const Rows& rows, const Verdict& x, const RunSets& run) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Tally& t = x.tallies[i];
     std::printf("%-46s %11lld outputs, %lld differ\n", rows[i]->name, static_cast<long long>(t.outputs), static_cast<long long>(t.mismatches));
+    if (t.zero_signs) std::printf("    zeros of the other sign: %lld\n", static_cast<long long>(t.zero_signs));
+    if (t.nan_bits) std::printf("    NaNs of other bits: %lld, such as 0x%x\n", static_cast<long long>(t.nan_bits), t.nan_seen);
     for (int kind = 0; kind < kind_count && t.mismatches != 0; ++kind) {
       std::printf("    %-12s %10lld of %11lld differ\n", kind_names[kind], static_cast<long long>(t.mismatches_of_kind[kind]),
                   static_cast<long long>(t.of_kind[kind]));

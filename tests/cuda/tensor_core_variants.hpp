@@ -347,7 +347,7 @@ inline std::vector<Variant> neighbours(const sim::Instruction& r, const Variant&
     change(w);
     if (!(w == v)) out.push_back(w);
   };
-  for (const auto& [group, run] : dealings(r.k)) add([&](Variant& w) { w.group = group, w.run = run; });
+  for (const std::pair<int, int>& d : dealings(r.k)) add([&](Variant& w) { w.group = d.first, w.run = d.second; });
   for (int f = 10; f <= 35; ++f) add([&](Variant& w) { w.fraction_bits = f; });
   for (int e = 0; e < 6; ++e) {
     const bool same = v.group == r.k && e != 0 && e != 2 && e != 3;
