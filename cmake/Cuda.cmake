@@ -22,5 +22,5 @@ if(FP4SCOPE_CUDA AND CMAKE_CUDA_COMPILER)
   set(fp4scope_cuda_sources cuda/device.cu cuda/elements.cu cuda/encode_values.cu cuda/extremes.cu cuda/hadamard.cu
       cuda/hessian.cpp cuda/hessian.cu cuda/hessian_decide.cu cuda/hessian_filter.cu cuda/probes.cu cuda/quantize.cu
       cuda/quantize_four_over_six.cu cuda/quantize_plain.cu cuda/quantize_power.cu cuda/quantize_recipe.cu
-      cuda/quantize_recipe_plain.cu cuda/quantize_rule.cu cuda/quantize_sse.cu cuda/sums.cu)
+      cuda/quantize_recipe_plain.cu cuda/quantize_rule.cu cuda/quantize_sse.cu cuda/sums.cu cuda/tensor_cores.cu)
 endif()

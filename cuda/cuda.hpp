@@ -14,6 +14,7 @@
 #include "search/search.hpp"
 #include "sim/converter.hpp"
 #include "sim/hadamard.hpp"
+#include "sim/tensor_core.hpp"
 
 namespace fp4scope::cuda {
 
@@ -291,5 +292,27 @@ enum class Instruction : std::uint8_t {
 
 /// out[i] = the instruction on a[i], or on a[i] and b[i]; b may be null where it takes one.
 void probe(Stream& stream, Instruction instruction, const float* a, const float* b, std::int64_t n, float* out);
+
+// ---- matrix instructions: what the device's own tensor cores return; sim/instructions.hpp has the models ----
+
+/// Where a warpgroup instruction (wgmma) reads A.
+enum class OperandA : std::uint8_t { shared, registers };
+
+/// `count` sets, one after the other: A [m, k], B [k, n], C [m, n] -> D [m, n], row-major, as the instruction's formats say:
+/// fp4 and fp8 one code a byte, fp16 and bf16 two bytes, tf32 and binary32 four. Aligned to 4 bytes.
+struct MmaSets {
+  std::int64_t count;
+  const void *a, *b, *c;
+  void* d;
+  const std::uint8_t *scale_a = nullptr, *scale_b = nullptr;  ///< of block-scaled ones: [m, k / block], [k / block, n]
+  OperandA operand_a = OperandA::shared;
+};
+
+/// Why mma() can't run a row of sim::all_instructions on a device; "" if it can. Rows for the same instruction (@variant)
+/// are the same here. Instructions of a warpgroup need Hopper, block scales consumer Blackwell.
+std::string why_no_mma(int device, const sim::Instruction& instruction);
+
+/// Each set by one instruction.
+void mma(Stream& stream, const sim::Instruction& instruction, const MmaSets& sets);
 
 }  // namespace fp4scope::cuda

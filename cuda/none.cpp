@@ -93,5 +93,7 @@ void count_second(Stream&, const search::RecipeTask&, int, int, const Matrix&, c
 }
 
 void probe(Stream&, Instruction, const float*, const float*, std::int64_t, float*) { refuse(); }
+std::string why_no_mma(int, const sim::Instruction&) { return why_none(); }
+void mma(Stream&, const sim::Instruction&, const MmaSets&) { refuse(); }
 
 }  // namespace fp4scope::cuda
