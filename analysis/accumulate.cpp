@@ -125,8 +125,11 @@ Decoded decode_line(const sim::Instruction& unit, const formats::Format& f, cons
     if (unit.exact_group > 0) {
       d.significand[at] = p == 0 ? 0 : static_cast<std::int32_t>(2 * v / p);
     } else {
-      d.exponent[at] = p == 0 ? unit.zero_exponent : exponent_of(p);
-      d.significand[at] = v == 0 ? 0 : static_cast<std::int32_t>(std::ldexp(v, f.mantissa_bits - d.exponent[at]));
+      const bool flushed = unit.flushes && std::fabs(v) < formats::exp2_exact(f.min_exponent());
+      d.exponent[at] = p == 0 || flushed ? unit.zero_exponent : exponent_of(p);
+      if (v != 0 && !flushed) {
+        d.significand[at] = static_cast<std::int32_t>(std::ldexp(v, f.mantissa_bits - d.exponent[at]));
+      }
     }
   }
   for (int i = 0; unit.exact_group > 0 && i < unit.k / unit.block; ++i) {
