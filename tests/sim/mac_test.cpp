@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <vector>
 
 #include "analysis/mac_golden.hpp"
 
@@ -34,18 +35,22 @@ mpq_class exact(float x) {
   return integer * power(exponent - 24);
 }
 
-/// To 24 bits, ties to even, without an end of the exponents.
+/// To 24 bits, ties to even, without an end of the exponents: n / d = (q + r / d) 2^-shift, q of 24 bits.
 mpq_class rounded(const mpq_class& value) {
   if (value == 0) return value;
-  int exponent = static_cast<int>(mpz_sizeinbase(value.get_num_mpz_t(), 2)) -
-                 static_cast<int>(mpz_sizeinbase(value.get_den_mpz_t(), 2)) - 24;
-  while (abs(value) >= power(exponent + 24)) ++exponent;
-  while (abs(value) < power(exponent + 23)) --exponent;
-  const mpq_class scaled = abs(value) / power(exponent);
-  mpz_class low = scaled.get_num() / scaled.get_den();
-  const mpq_class lost = scaled - low;
-  if (lost > mpq_class(1, 2) || (lost == mpq_class(1, 2) && mpz_odd_p(low.get_mpz_t()))) ++low;
-  return sgn(value) * (low * power(exponent));
+  const mpz_class n = abs(value.get_num()), &d = value.get_den();
+  int shift = 26 + static_cast<int>(mpz_sizeinbase(d.get_mpz_t(), 2)) -
+              static_cast<int>(mpz_sizeinbase(n.get_mpz_t(), 2));
+  mpz_class quotient, rest, divisor;
+  do {  // the first shift may leave a bit too many
+    --shift;
+    divisor = shift < 0 ? mpz_class(d << static_cast<unsigned>(-shift)) : d;
+    const mpz_class scaled = shift < 0 ? n : mpz_class(n << static_cast<unsigned>(shift));
+    mpz_fdiv_qr(quotient.get_mpz_t(), rest.get_mpz_t(), scaled.get_mpz_t(), divisor.get_mpz_t());
+  } while (mpz_sizeinbase(quotient.get_mpz_t(), 2) > 24);
+  const int side = cmp(2 * rest, divisor);
+  if (side > 0 || (side == 0 && mpz_odd_p(quotient.get_mpz_t()))) ++quotient;
+  return sgn(value) * quotient * power(-shift);
 }
 
 /// A scale byte's magnitude by the text of OFP8, 0x7F being 448.
@@ -70,18 +75,20 @@ bool negative(std::uint32_t code) { return code > 8; }
 bool is_integer(MacFormat format, std::uint32_t byte) { return format == MacFormat::if4 && byte >= 128; }
 
 mpq_class factor_value(bool a_integer, bool w_integer) {
-  if (a_integer && w_integer) return rounded(mpq_class(36, 49));
-  return a_integer || w_integer ? rounded(mpq_class(6, 7)) : mpq_class(1);
+  static const mpq_class factors[] = {1, rounded(mpq_class(6, 7)), rounded(mpq_class(36, 49))};
+  return factors[a_integer + w_integer];
 }
 
 TEST(Mac, EveryPairOfScalesIsItsProductTimesTheFactorRounded) {
+  std::vector<mpq_class> values;
+  for (std::uint32_t byte = 0; byte < 256; ++byte) values.push_back(scale_value(byte));
   for (const MacFormat format : both) {
     for (std::uint32_t a = 0; a < 256; ++a) {
       for (std::uint32_t w = 0; w < 256; ++w) {
         const sim::MacScaling scaling = sim::mac_scaling(format, a, w);
         ASSERT_EQ(scaling.a_integer, is_integer(format, a));
         ASSERT_EQ(scaling.w_integer, is_integer(format, w));
-        const mpq_class product = scale_value(a) * scale_value(w);
+        const mpq_class product = values[a] * values[w];
         const float plain = sim::mac_scale_product(sim::mac_scale(format, a), sim::mac_scale(format, w));
         ASSERT_EQ(exact(plain), product) << "scales " << a << ", " << w;
         const mpq_class want = rounded(product * factor_value(scaling.a_integer, scaling.w_integer));
@@ -131,23 +138,22 @@ TEST(Mac, EveryLaneProductIsRoundedOnceAndNvFp4sNever) {
         scalings.emplace(std::pair(2 * s.a_integer + s.w_integer, bits_of(s.factor)), s);
       }
     }
-    const mpq_class unit = power(format == MacFormat::nvfp4 ? -20 : -43), bound = power(23);
+    const double units = format == MacFormat::nvfp4 ? 0x1p20 : 0x1p43;
     for (const auto& [key, scaling] : scalings) {
       std::set<std::uint32_t> seen;  // products of elements are few
       for (std::uint32_t a = 0; a < 16; ++a) {
         for (std::uint32_t w = 0; w < 16; ++w) {
           if (a == 8 || w == 8) continue;
-          const mpq_class elements = element_value(scaling.a_integer, a) * element_value(scaling.w_integer, w);
           const float product = sim::mac_product(scaling, a, w);
           ASSERT_EQ(std::signbit(product), negative(a) != negative(w));
           if (!seen.insert(bits_of(product)).second) continue;
+          const mpq_class elements = element_value(scaling.a_integer, a) * element_value(scaling.w_integer, w);
           const mpq_class real = elements * exact(scaling.factor);
           ASSERT_EQ(exact(product), rounded(real)) << "codes " << a << ", " << w << ", factor " << scaling.factor;
           ASSERT_TRUE(format == MacFormat::if4 || exact(product) == real);
           // why nothing is subnormal and nothing overflows
-          const mpq_class units = exact(product) / unit;
-          ASSERT_EQ(units.get_den(), 1);
-          ASSERT_LT(abs(exact(product)), bound);
+          ASSERT_EQ(product * units, std::trunc(product * units));
+          ASSERT_LT(std::fabs(product), 0x1p23f);
         }
       }
     }
