@@ -176,18 +176,25 @@ inline std::vector<int> count_mismatches(const sim::Instruction& r, const Batch&
   std::vector<int> differ(static_cast<std::size_t>(batch.count));
   const std::int64_t outputs = std::int64_t{r.m} * r.n;
   const int width = width_of_d(r);
+  std::int64_t zero_signs = 0, nan_bits = 0;
+  std::uint32_t nan_seen = 0;
+#pragma omp parallel for reduction(+ : zero_signs, nan_bits) reduction(max : nan_seen)
   for (std::int64_t s = 0; s < batch.count; ++s) {
     int n = 0;
     for (std::int64_t i = s * outputs; i < (s + 1) * outputs; ++i) {
       const std::uint32_t got = stored(batch.d, i, width);
       const Difference what = difference(r, got, stored(model.d, i, width));
       n += what == Difference::value;
-      tally.zero_signs += what == Difference::zero_sign;
-      tally.nan_bits += what == Difference::nan_bits;
-      if (what == Difference::nan_bits) tally.nan_seen = got;
+      zero_signs += what == Difference::zero_sign;
+      nan_bits += what == Difference::nan_bits;
+      if (what == Difference::nan_bits) nan_seen = std::max(nan_seen, got);
     }
-    const auto kind = static_cast<std::size_t>(kind_of(batch.first + s));
     differ[static_cast<std::size_t>(s)] = n;
+  }
+  tally.zero_signs += zero_signs, tally.nan_bits += nan_bits, tally.nan_seen = std::max(tally.nan_seen, nan_seen);
+  for (std::int64_t s = 0; s < batch.count; ++s) {
+    const auto kind = static_cast<std::size_t>(kind_of(batch.first + s));
+    const int n = differ[static_cast<std::size_t>(s)];
     tally.outputs += outputs, tally.mismatches += n;
     tally.of_kind[kind] += outputs, tally.mismatches_of_kind[kind] += n;
   }

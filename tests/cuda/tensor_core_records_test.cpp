@@ -2,6 +2,8 @@
 // tensor_cores_on_device_test), against the rows of sim/instructions.hpp, without a device. Records come back as written.
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "formats/error.hpp"
@@ -38,7 +40,7 @@ TEST(TensorCoreRecords, ComeBackAsWrittenAndAreSmall) {
     run_model(*rows[0], records.back().batch);
   }
   write_records(path, records, {{"architecture", "hopper"}});
-  EXPECT_LT(std::filesystem::file_size(path), 340u << 10);
+  EXPECT_LE(std::filesystem::file_size(path), 300'000u);
   const auto file = io::open_tensors(path);
   EXPECT_EQ(records.size(), 28u);
   for (const Record& x : records) {
