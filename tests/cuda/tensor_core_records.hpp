@@ -62,7 +62,8 @@ inline void write_records(const std::string& path, const std::vector<Record>& re
     for (const Record& record : records) {
       const std::string name = record.row->name;
       for (std::int64_t s = 0; s < record.batch.count; ++s) {
-        for (const Array& x : arrays_of(*record.row, record.batch)) f(name.substr(0, name.find('@')) + "/" + std::to_string(s) + x.suffix, s, x);
+        for (const Array& x : arrays_of(*record.row, record.batch))
+          f(name.substr(0, name.find('@')) + "/" + std::to_string(s) + x.suffix, s, x);
       }
     }
   };
@@ -84,9 +85,11 @@ inline Batch read_records(const io::TensorFile& file, const sim::Instruction& r)
   for (std::int64_t s = 0; s < out.count; ++s) {
     for (const Array& x : arrays_of(r, out)) {
       const io::TensorInfo* const info = file.find(name + "/" + std::to_string(s) + x.suffix);
-      if (!info || info->shape != x.shape || info->dtype.name != x.dtype) throw Error(name, "its records are not as they should be", "record them again");
+      if (!info || info->shape != x.shape || info->dtype.name != x.dtype)
+        throw Error(name, "its records are not as they should be", "record them again");
       const auto raw = file.raw(*info);
-      std::memcpy(const_cast<std::uint8_t*>(x.all->data()) + static_cast<std::size_t>(s) * x.bytes(), raw.data(), x.bytes());
+      std::memcpy(const_cast<std::uint8_t*>(x.all->data()) + static_cast<std::size_t>(s) * x.bytes(), raw.data(),
+          x.bytes());
     }
   }
   return out;
