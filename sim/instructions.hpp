@@ -2,8 +2,8 @@
 //
 // A family is one line: every pair of its element formats is an instruction. Names are PTX's in the order of MMA-Sim:
 // mma.SHAPE[.blockN].D.A.B.C[.SCALE], wgmma and tcgen05 without C, whose type is D's; AMD's MFMA likewise. Where
-// publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What was
-// measured is one line a measurement.
+// publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What
+// was measured is one line a measurement.
 //
 // Sources: [S] MMA-Sim, arXiv 2511.10909, github.com/microsoft/MMA-Sim at c785138; [K] Khattak and Mikaitis, arXiv
 // 2512.07004, github.com/north-numerical-computing/MATLAB-tensor-core at b12b5a7. Their least exponents are [K]'s where
@@ -50,7 +50,7 @@ struct Family {
   bool f16_addend;
   int least_exponent, zero_exponent;
   const char* model;
-  const char* vectors = "";
+  const char* vectors = "";  ///< of the pairs of one format
   const char* variant = "";
   Scales scales = Scales::none;
   int block = 0;
@@ -65,13 +65,14 @@ inline constexpr const char* both = "MMA-Sim (arXiv 2511.10909); Khattak and Mik
 inline constexpr const char* mma_sim = "MMA-Sim (arXiv 2511.10909)";
 inline constexpr const char* khattak = "Khattak and Mikaitis (arXiv 2512.07004)";
 inline constexpr const char* unpacked =
-    "two f16 instructions and an addition, read from the machine code; MMA-Sim and Khattak and Mikaitis have none";
-inline constexpr const char* set_of_5000 = "Khattak and Mikaitis: 0 of 5000 differ on an H200";
-inline constexpr const char* sets_of_wgmma = "Khattak and Mikaitis: 0 of 5000 differ in each of 4 sets (H100, H200), all with C = 0";
-inline constexpr const char* sets_of_ada = "Khattak and Mikaitis: 0 of 5000 differ in each of 4 sets (L40S, Ada)";
-inline constexpr const char* sets_f16_unpacked = "Khattak and Mikaitis: 0 of 5000 differ in each of 6 sets (H100, H200, B200)";
-inline constexpr const char* sets_b200 = "Khattak and Mikaitis: 0 of 5000 differ in each of 2 sets (B200)";
-inline constexpr const char* sets_against = "Khattak and Mikaitis: 814 of 5000 differ with two groups of 16 in a row (H100, H200)";
+    "the machine code is two f16 instructions and an addition; neither MMA-Sim nor Khattak and Mikaitis has it";
+// Khattak and Mikaitis's inputs and outputs of the hardware, 5000 a device and format, A's format B's.
+inline constexpr const char* of_h200 = "Khattak and Mikaitis, H200: 0 of 5000 differ";
+inline constexpr const char* of_b200 = "Khattak and Mikaitis, B200: 0 of 5000 differ";
+inline constexpr const char* of_ada = "Khattak and Mikaitis, Ada and L40S: 0 of 5000 differ each";
+inline constexpr const char* of_three = "Khattak and Mikaitis, H100, H200 and B200: 0 of 5000 differ each";
+inline constexpr const char* of_wgmma = "Khattak and Mikaitis, H100 and H200: 0 of 5000 differ each, all with C = 0";
+inline constexpr const char* two_of_16 = "Khattak and Mikaitis: two groups of 16 miss 814 of 5000, all with C = 0";
 
 inline constexpr auto f32 = Result::f32_truncated;
 inline constexpr auto f16 = Result::f16_nearest;
@@ -107,38 +108,38 @@ inline constexpr Family all[] = {
     {mma,     ada,           with_f16,  false,  16,  8,  8,  8,  8, 24, f16,   first, true,   -20, none, both},
     {mma,     ada,           with_tf32, false,  16,  8,  8,  4,  4, 24, f32,   first, false, -132, none, both},
     {mma,     ada,           with_tf32, false,  16,  8,  4,  4,  4, 24, f32,   first, false, -132, none, both},
-    {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, e8m13, first, false, -132, none, both, sets_of_ada},
+    {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, e8m13, first, false, -132, none, both, of_ada},
     {mma,     ada,           fp8,       true,   16,  8, 16, 16, 16, 13, e8m13, first, false, -132, none, both},
     {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, f16,   first, true,  -132, none, both},
     {mma,     ada,           fp8,       true,   16,  8, 16, 16, 16, 13, f16,   first, true,  -132, none, both},
 
-    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, set_of_5000},
+    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_h200},
     {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
-    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, set_of_5000},
+    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     hopper,        with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked},
-    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, sets_f16_unpacked},
+    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
     {wgmma,   hopper,        with_f16,  false,  64,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {wgmma,   hopper,        with_f16,  false,  64,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {wgmma,   hopper,        with_bf16, false,  64,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {wgmma,   hopper,        with_tf32, false,  64,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
-    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, e8m13, first, false, -133, none, mma_sim, sets_of_wgmma},
+    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, e8m13, first, false, -133, none, mma_sim, of_wgmma},
     {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, f16,   first, true,  -133, none, mma_sim},
-    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, e8m13, first, false, -133, none, khattak, sets_against, "interleaved"},
+    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, e8m13, first, false, -133, none, khattak, two_of_16, "interleaved"},
     {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, f16,   first, true,  -133, none, khattak, "", "interleaved"},
 
-    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
-    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both, "Khattak and Mikaitis: 0 of 5000 differ on a B200"},
+    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_b200},
+    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {mma,     blackwell,     with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     blackwell,     with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
-    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, sets_b200},
-    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, sets_f16_unpacked},
+    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, of_b200},
+    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
     {tcgen05, blackwell,     with_f16 | with_bf16, true,  128,  8, 16, 16, 16, 25, f32,   first, false, -133, none, mma_sim},
     {tcgen05, blackwell,     with_f16,  false, 128,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, mma_sim},
     {tcgen05, blackwell,     with_tf32, false, 128,  8,  8,  8,  8, 25, f32,   first, false, -133, none, mma_sim},
@@ -262,7 +263,7 @@ constexpr Instruction make_instruction(const Family& f, const formats::Format& a
   r.exact_group = f.exact_group;
   r.flushes = f.flushes;
   r.variant = f.variant;
-  r.evidence = {f.model, f.vectors, 0, 0, ""};
+  r.evidence = {f.model, formats::same_format(a, b) ? f.vectors : "", 0, 0, ""};
   write_name(r);
   for (const Measurement& m : measurements) {
     if (m.architecture != r.architecture || std::string_view(m.name) != r.name) continue;
@@ -322,6 +323,37 @@ constexpr InstructionTable make_instructions() noexcept {
 }
 
 inline constexpr InstructionTable all_instructions = make_instructions();
+
+/// The integers of tensor_core.hpp hold what this row makes of any operands.
+constexpr bool budget_holds(const Instruction& r) noexcept {
+  const int product = r.a.mantissa_bits + 1 + r.b.mantissa_bits + 1;       // bits of a product's significand
+  const int scaled = product + (r.scaled ? 2 * (r.scale.mantissa_bits + 1) : 0);
+  const bool shape = r.k % r.group == 0 && r.k <= 64 && r.k % (r.run * r.steps()) == 0 && r.group % r.run == 0;
+  const bool blocks = !r.scaled || (r.k % r.block == 0 && r.k / r.block <= 4);
+  // add_nearest takes 24 bits.
+  const bool fits = shape && blocks && scaled <= 24;
+  if (r.sum == Sum::pairwise) return fits && (r.group & (r.group - 1)) == 0;
+  if (r.sum != Sum::aligned) return fits;
+  const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;
+  const int terms = formats::bit_length(static_cast<std::uint64_t>(r.group));  // 2^terms > group: the addend too
+  if (r.exact_group == 0) {
+    // A shifted product in 31 bits, one scale for all of K, and the sum in 62.
+    return fits && spare >= 0 && product + spare <= 31 && r.fraction_bits + 2 + terms <= 62 &&
+           (!r.scaled || r.block == r.k);
+  }
+  // Halves below 2^4 each, exact_group products, two scales, and the places to the left of the term's last.
+  const int group = formats::bit_length(static_cast<std::uint64_t>(r.exact_group) * 12 * 12);
+  const int term = group + 2 * (r.scale.mantissa_bits + 1) + r.fraction_bits - 2 - 2 * r.scale.mantissa_bits;
+  return fits && r.a.bits == 4 && r.b.bits == 4 && r.block % r.exact_group == 0 && r.steps() == 1 && term + 3 <= 62;
+}
+
+constexpr bool every_budget_holds() noexcept {
+  for (const Instruction& r : all_instructions) {
+    if (!budget_holds(r)) return false;
+  }
+  return true;
+}
+static_assert(every_budget_holds());
 
 /// No instruction, but what others are compared with: k products and C (binary32) in real numbers rounded once to
 /// nearest even, or in binary32 one fma after the other, or as a balanced tree (k a power of two up to 64). Operands

@@ -8,8 +8,10 @@
 //   scales     UE8M0: their exponents are added to every product's. exact_group > 0: the products of that many k are
 //              added exactly first, the term is that sum times both scales' significands, its exponent theirs alone
 //
-// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number. Sources: MMA-Sim
-// (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004); Fasi, Higham, Mikaitis and Pranesh (PeerJ CS 7:e330).
+// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number. The result 0
+// is +0, NaN the row's own; what is too large is Inf.
+//
+// Sources: MMA-Sim (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004).
 //
 // Bit budgets. A product's significand is below 2^2, so an aligned product is below 2^(F + 2): 27 bits at F = 25, which
 // 32-bit words hold. 64 of them and an addend stay below 2^(F + 9). A term of exact_group = 16 e2m1 products is below
@@ -289,24 +291,23 @@ FP4SCOPE_HD constexpr Number widened(Number x) noexcept {
   return {x.significand * (std::int64_t{1} << up), x.exponent - up};
 }
 
-/// x + y rounded to binary32 or binary16, to nearest even. Both are widened to 41 bits; what the smaller one loses more
-/// than 21 places below the greater one's last stays as a sticky last bit, at least 16 places below what decides.
+/// x + y rounded to binary32 or binary16, to nearest even. One is a running value or an addend, both are, or one is a
+/// product; each has at most 24 bits. They are widened to 41 bits and added 21 places below the greater one's last,
+/// where the smaller is cut. Nothing that decides is lost. What is cut has places more than 61 below the top of
+/// the greater, so it is below 2^-37 of it. And the greater is a number of the result's format: had it places below
+/// the format's last it would be a subnormal product, and a running value beside it has no places so low.
 FP4SCOPE_HD constexpr std::uint32_t add_nearest(Result result, Number x, Number y) noexcept {
   if (x.significand == 0) return round_result(result, leading_bits(y.significand, y.exponent));
   if (y.significand == 0) return round_result(result, leading_bits(x.significand, x.exponent));
   const Number p = widened(x), q = widened(y);
   const Number& high = p.exponent >= q.exponent ? p : q;
   const Number& low = p.exponent >= q.exponent ? q : p;
-  const int shift = high.exponent - 21 - low.exponent;
-  std::int64_t small = cut(low.significand, shift);
-  const bool lost = shift > 62 || (shift > 0 && cut(small, -shift) != low.significand);
-  if (lost && small % 2 == 0) small += low.significand < 0 ? -1 : 1;
   // Two significands below 2^41, 21 places up: their sum stays below 2^63.
-  return round_result(result,
-                      leading_bits(high.significand * (std::int64_t{1} << 21) + small, high.exponent - 21));
+  const std::int64_t small = cut(low.significand, high.exponent - 21 - low.exponent);
+  return round_result(result, leading_bits(high.significand * (std::int64_t{1} << 21) + small, high.exponent - 21));
 }
 
-/// What the running value, a product and an addend are as numbers.
+/// A running value or an addend as a number.
 FP4SCOPE_HD constexpr Number addend_number(const Operand& c) noexcept { return {c.significand, c.exponent - 23}; }
 
 /// Product i in real numbers, scales included. Bits: 22 of two fp16 or tf32; 8 of two fp8 and 8 of two UE4M3.
@@ -464,7 +465,9 @@ FP4SCOPE_HD constexpr std::uint32_t step(const Instruction& r, const Operands& a
   }
   const int scale = r.scaled ? scale_a[0].exponent + scale_b[0].exponent : 0;
   const AlignedSum sum = aligned_step(r, advance(a, first), advance(b, first), running, scale);
-  if (sum.exponent + r.fraction_bits >= special_exponent) return special_result(r, a, b, running, scale_a, scale_b, first);
+  if (sum.exponent + r.fraction_bits >= special_exponent) {
+    return special_result(r, a, b, running, scale_a, scale_b, first);
+  }
   return round_result(r.result, leading_bits(sum.units, sum.exponent));
 }
 

@@ -174,7 +174,8 @@ std::uint32_t by_the_processor(const Instruction& r, const Problem& p) {
   float running = __builtin_bit_cast(float, p.c);
   for (int k = 0; k < r.k; ++k) {
     const auto i = static_cast<std::size_t>(k);
-    const auto a = static_cast<float>(oracle::value_of(r.a, p.a[i])), b = static_cast<float>(oracle::value_of(r.b, p.b[i]));
+    const auto a = static_cast<float>(oracle::value_of(r.a, p.a[i]));
+    const auto b = static_cast<float>(oracle::value_of(r.b, p.b[i]));
     if (r.sum == Sum::sequential) running = std::fma(a, b, running);
     products.push_back(std::fma(a, b, 0.0f));
   }
