@@ -298,8 +298,8 @@ void probe(Stream& stream, Instruction instruction, const float* a, const float*
 /// Where a warpgroup instruction (wgmma) reads A.
 enum class OperandA : std::uint8_t { shared, registers };
 
-/// `count` sets, one after the other: A [m, k], B [k, n], C [m, n] -> D [m, n], row-major, as the instruction's formats say:
-/// fp4 and fp8 one code a byte, fp16 and bf16 two bytes, tf32 and binary32 four. Aligned to 4 bytes.
+/// `count` sets, one after the other: A [m, k], B [k, n], C [m, n] -> D [m, n], row-major, as the instruction's formats
+/// say: fp4 and fp8 one code a byte, fp16 and bf16 two bytes, tf32 and binary32 four. Aligned to 4 bytes.
 struct MmaSets {
   std::int64_t count;
   const void *a, *b, *c;
@@ -308,8 +308,8 @@ struct MmaSets {
   OperandA operand_a = OperandA::shared;
 };
 
-/// Why mma() can't run a row of sim::all_instructions on a device; "" if it can. Rows for the same instruction (@variant)
-/// are the same here. Instructions of a warpgroup need Hopper, block scales consumer Blackwell.
+/// Why mma() can't run a row of sim::all_instructions on a device; "" if it can. Rows for the same instruction
+/// (@variant) are the same here. Instructions of a warpgroup need Hopper, block scales consumer Blackwell.
 std::string why_no_mma(int device, const sim::Instruction& instruction);
 
 /// Each set by one instruction.

@@ -1,20 +1,21 @@
 // One instruction of the device's tensor cores on many sets of operands: what sim/instructions.hpp is held to.
 //
-// A set is A [m, k], B [k, n], C [m, n] and gives D [m, n], row-major. With g = lane / 4, t = lane % 4, and a row of A or a
-// column of B read as 32-bit words of 32 / bits elements, the first lowest (PTX ISA 9.0, 9.7.14.5 and 9.7.15.5), every shape
-// here has the same fragments:
+// A set is A [m, k], B [k, n], C [m, n] and gives D [m, n], row-major. With g = lane / 4, t = lane % 4, and a row of A
+// or a column of B read as 32-bit words of 32 / bits elements, the first lowest (PTX ISA 9.0, 9.7.14.5 and 9.7.15.5),
+// every shape here has the same fragments:
 //   A register i          row g + 8 (i % 2), word t + 4 (i / 2)
 //   B register i          column g, word t + 4 i
-//   C and D register i    binary32: row g + 8 (i / 2), column 2 t + i % 2; binary16: row g + 8 i, columns 2 t and 2 t + 1
+//   C and D register i    binary32: row g + 8 (i / 2), column 2 t + i % 2
+//                         binary16: row g + 8 i, columns 2 t and 2 t + 1
 // A warpgroup instruction gives its warp w rows 16 w to 16 w + 15 in the same way; B, and A unless it comes in
 // registers, are read from shared memory.
 //
 // Shared memory: K-major without swizzle. The unit is a core matrix, 8 rows of 16 bytes one after the other; k spans
 // two of them (32 bytes in every type), m eight, n one. Word w of row r is at
 //   (w / 4) leading + (r / 8) stride + (r % 8) 16 + (w % 4) 4
-// The descriptor's fields, each a number of bytes / 16: bits 0-13 the start; 16-29 `leading`, from one core matrix to the next
-// along k; 32-45 `stride`, from one to the next along m or n; 49-51 the base offset, 0 for canonical layouts; 62-63 the
-// swizzling mode, 0 for none; the rest 0.
+// The descriptor's fields, each a number of bytes / 16: bits 0-13 the start; 16-29 `leading`, from one core matrix to
+// the next along k; 32-45 `stride`, from one to the next along m or n; 49-51 the base offset, 0 for canonical layouts;
+// 62-63 the swizzling mode, 0 for none; the rest 0.
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -157,11 +158,11 @@ __global__ void warp_kernel(Sets sets) {
   }
 }
 
-// ---- e2m1 with block scales: consumer Blackwell alone ----
+// ---- e2m1 with block scales: consumer Blackwell alone; compiled for it, never run yet ----
 
-/// Byte i of a scale register is the scale of block i. Thread selectors 0: lanes t = 0 and 1 hold those of rows g and g + 8,
-/// lane t = 0 those of column g; byte selectors 0 (PTX ISA 9.0, 9.7.14.3.1). Every lane gives what its t would have.
-/// Four blocks of 16 have ue4m3 scales, two of 32 ue8m0.
+/// Byte i of a scale register is the scale of block i. Thread selectors 0: lanes t = 0 and 1 hold those of rows g and g
+/// + 8, lane t = 0 those of column g; byte selectors 0 (PTX ISA 9.0, 9.7.14.3.1). Every lane gives what its t would
+/// have. Four blocks of 16 have ue4m3 scales, two of 32 ue8m0.
 template <int blocks>
 __global__ void scaled_kernel([[maybe_unused]] Sets sets) {
 #ifdef __CUDA_ARCH_FEAT_SM120_ALL
@@ -252,7 +253,8 @@ __device__ void group_instruction(const std::uint32_t* a, std::uint64_t b, std::
         "wgmma.mma_async.sync.aligned.m64n8k%7.%8.%9.%10 {%0, %1}, {%2, %3, %4, %5}, %6, add, %11;\n"
         "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;}"
         : "+r"(d[0]), "+r"(d[1])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(k), "C"(D::name), "C"(A::name), "C"(B::name), "C"(Tail::registers)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(k), "C"(D::name), "C"(A::name), "C"(B::name),
+            "C"(Tail::registers)
         : "memory");
   } else {
     float f[4];
@@ -262,7 +264,8 @@ __device__ void group_instruction(const std::uint32_t* a, std::uint64_t b, std::
         "wgmma.mma_async.sync.aligned.m64n8k%9.%10.%11.%12 {%0, %1, %2, %3}, {%4, %5, %6, %7}, %8, add, %13;\n"
         "wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;}"
         : "+f"(f[0]), "+f"(f[1]), "+f"(f[2]), "+f"(f[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(k), "C"(D::name), "C"(A::name), "C"(B::name), "C"(Tail::registers)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(k), "C"(D::name), "C"(A::name), "C"(B::name),
+            "C"(Tail::registers)
         : "memory");
     for (int i = 0; i < 4; ++i) d[i] = __float_as_uint(f[i]);
   }
@@ -281,7 +284,7 @@ __global__ void __launch_bounds__(warpgroup) group_kernel([[maybe_unused]] Sets 
   constexpr std::uint32_t core = 128, a_leading = m / 8 * core, b_leading = core;
   __shared__ alignas(128) std::uint32_t shared_a[m * words], shared_b[n * words];
   const std::uint64_t a_descriptor = descriptor(shared_a, a_leading, core);
-  const std::uint64_t b_descriptor = descriptor(shared_b, b_leading, core);  // one core matrix along n: no stride is used
+  const std::uint64_t b_descriptor = descriptor(shared_b, b_leading, core);  // a single core matrix along n: any stride
   const int lane = threadIdx.x % 32, t = lane % 4, row = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
   for (std::int64_t s = blockIdx.x; s < sets.count; s += gridDim.x) {
     const std::uint8_t *a = sets.a + s * (m * k * bits / 8), *b = sets.b + s * (k * n * bits / 8);
@@ -319,7 +322,8 @@ struct Row {
 
 template <class D, class A, class B, int k>
 Row warp() {
-  const std::string name = "mma.m16n8k" + std::to_string(k) + "." + D::name + "." + A::name + "." + B::name + "." + D::name;
+  const std::string name =
+      "mma.m16n8k" + std::to_string(k) + "." + D::name + "." + A::name + "." + B::name + "." + D::name;
   return {sim::Opcode::mma, 0, name, warp_kernel<D, A, B, k>};
 }
 template <class D, class A, class B, int k>
@@ -363,7 +367,8 @@ const Row rows[] = {
 
 /// The row of a model: its name up to '@', which tells apart models of one instruction.
 const Row* find_row(const sim::Instruction& instruction) {
-  const std::string_view name = std::string_view(instruction.name).substr(0, std::string_view(instruction.name).find('@'));
+  const std::string_view name =
+      std::string_view(instruction.name).substr(0, std::string_view(instruction.name).find('@'));
   for (const Row& row : rows) {
     if (name == row.name) return &row;
   }

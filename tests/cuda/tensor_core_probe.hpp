@@ -23,10 +23,11 @@ using Rows = std::vector<const sim::Instruction*>;
 /// The models of each instruction of an architecture: rows whose names differ after '@' alone, in the table's order.
 inline std::vector<Rows> instructions_of(sim::Architecture architecture) {
   std::vector<Rows> out;
-  const auto base = [](const sim::Instruction& r) { return std::string(r.name).substr(0, std::string(r.name).find('@')); };
+  const auto base = [](const std::string& name) { return name.substr(0, name.find('@')); };
   for (const sim::Instruction& r : sim::all_instructions) {
     if (r.architecture != architecture) continue;
-    const auto found = std::find_if(out.begin(), out.end(), [&](const Rows& rows) { return base(*rows[0]) == base(r); });
+    const auto found = std::find_if(out.begin(), out.end(),
+                                    [&](const Rows& rows) { return base(rows[0]->name) == base(r.name); });
     if (found == out.end()) out.push_back({&r});
     else found->push_back(&r);
   }
@@ -43,9 +44,11 @@ class Operands {
     decode(r.b, batch.b, std::int64_t{s} * r.k * r.n, r.n, 1, r.n, b_);
     if (!r.scaled) return;
     const int blocks = r.k / r.block;
-    for (int i = 0; i < r.m * blocks; ++i) scale_a_.push_back(sim::decode_scale(r, batch.scale_a[static_cast<std::size_t>(s * r.m * blocks + i)]));
+    for (int i = 0; i < r.m * blocks; ++i)
+      scale_a_.push_back(sim::decode_scale(r, batch.scale_a[static_cast<std::size_t>(s * r.m * blocks + i)]));
     for (int j = 0; j < r.n; ++j) {
-      for (int i = 0; i < blocks; ++i) scale_b_.push_back(sim::decode_scale(r, batch.scale_b[static_cast<std::size_t>((s * blocks + i) * r.n + j)]));
+      for (int i = 0; i < blocks; ++i)
+        scale_b_.push_back(sim::decode_scale(r, batch.scale_b[static_cast<std::size_t>((s * blocks + i) * r.n + j)]));
     }
   }
 
@@ -128,9 +131,11 @@ inline Case case_of(const sim::Instruction& r, const Batch& batch, std::int64_t 
 inline void set_terms(const sim::Instruction& r, const Batch& batch, std::int64_t s, std::vector<Term>& a,
                       std::vector<Term>& b) {
   a.clear(), b.clear();
-  for (int i = 0; i < r.m * r.k; ++i) a.push_back(element(r.a, stored(batch.a, s * r.m * r.k + i, width_of(r.a)) >> place_of(r.a)));
+  for (int i = 0; i < r.m * r.k; ++i)
+    a.push_back(element(r.a, stored(batch.a, s * r.m * r.k + i, width_of(r.a)) >> place_of(r.a)));
   for (int j = 0; j < r.n; ++j) {
-    for (int k = 0; k < r.k; ++k) b.push_back(element(r.b, stored(batch.b, (s * r.k + k) * r.n + j, width_of(r.b)) >> place_of(r.b)));
+    for (int k = 0; k < r.k; ++k)
+      b.push_back(element(r.b, stored(batch.b, (s * r.k + k) * r.n + j, width_of(r.b)) >> place_of(r.b)));
   }
 }
 
@@ -143,7 +148,8 @@ inline void run_variant(const sim::Instruction& r, const Variant& v, Batch& batc
     set_terms(r, batch, s, a, b);
     for (int i = 0; i < r.m; ++i) {
       for (int j = 0; j < r.n; ++j) {
-        const Dot dot = {a.data() + i * r.k, b.data() + j * r.k, stored(batch.c, (s * r.m + i) * r.n + j, width_of_c(r))};
+        const Dot dot = {a.data() + i * r.k, b.data() + j * r.k,
+            stored(batch.c, (s * r.m + i) * r.n + j, width_of_c(r))};
         store(batch.d, (s * r.m + i) * r.n + j, width_of_d(r), evaluate(r, v, steps, dot));
       }
     }
@@ -152,8 +158,8 @@ inline void run_variant(const sim::Instruction& r, const Variant& v, Batch& batc
 
 // ---- counting ----
 
-/// How an output differs from a model's. NaNs of other bits and zeros of the other sign say nothing about sums: they are
-/// counted apart, and the search doesn't look at them.
+/// How an output differs from a model's. NaNs of other bits and zeros of the other sign say nothing about sums: they
+/// are counted apart, and the search doesn't look at them.
 enum class Difference : std::uint8_t { none, nan_bits, zero_sign, value };
 
 inline Difference difference(const sim::Instruction& r, std::uint32_t x, std::uint32_t y) {
@@ -172,22 +178,30 @@ struct Tally {
 };
 
 /// Outputs of each set that differ from batch.d, added to a tally.
-inline std::vector<int> count_mismatches(const sim::Instruction& r, const Batch& batch, const Batch& model, Tally& tally) {
+inline std::vector<int> count_mismatches(const sim::Instruction& r, const Batch& batch, const Batch& model,
+                                         Tally& tally) {
   std::vector<int> differ(static_cast<std::size_t>(batch.count));
   const std::int64_t outputs = std::int64_t{r.m} * r.n;
   const int width = width_of_d(r);
+  std::int64_t zero_signs = 0, nan_bits = 0;
+  std::uint32_t nan_seen = 0;
+#pragma omp parallel for reduction(+ : zero_signs, nan_bits) reduction(max : nan_seen)
   for (std::int64_t s = 0; s < batch.count; ++s) {
     int n = 0;
     for (std::int64_t i = s * outputs; i < (s + 1) * outputs; ++i) {
       const std::uint32_t got = stored(batch.d, i, width);
       const Difference what = difference(r, got, stored(model.d, i, width));
       n += what == Difference::value;
-      tally.zero_signs += what == Difference::zero_sign;
-      tally.nan_bits += what == Difference::nan_bits;
-      if (what == Difference::nan_bits) tally.nan_seen = got;
+      zero_signs += what == Difference::zero_sign;
+      nan_bits += what == Difference::nan_bits;
+      if (what == Difference::nan_bits) nan_seen = std::max(nan_seen, got);
     }
-    const auto kind = static_cast<std::size_t>(kind_of(batch.first + s));
     differ[static_cast<std::size_t>(s)] = n;
+  }
+  tally.zero_signs += zero_signs, tally.nan_bits += nan_bits, tally.nan_seen = std::max(tally.nan_seen, nan_seen);
+  for (std::int64_t s = 0; s < batch.count; ++s) {
+    const auto kind = static_cast<std::size_t>(kind_of(batch.first + s));
+    const int n = differ[static_cast<std::size_t>(s)];
     tally.outputs += outputs, tally.mismatches += n;
     tally.of_kind[kind] += outputs, tally.mismatches_of_kind[kind] += n;
   }
@@ -250,7 +264,8 @@ inline void rank(const sim::Instruction& r, const Variant& base, const std::vect
     found[i] = {variants[i], mismatches_of(r, variants[i], cases)};
   }
   for (const Ranked& x : found) {
-    const auto same = std::find_if(ranked.begin(), ranked.end(), [&](const Ranked& y) { return x.variant == y.variant; });
+    const auto same = std::find_if(ranked.begin(), ranked.end(),
+        [&](const Ranked& y) { return x.variant == y.variant; });
     if (same == ranked.end()) ranked.push_back(x);
   }
   std::stable_sort(ranked.begin(), ranked.end(), [&](const Ranked& x, const Ranked& y) {
@@ -260,13 +275,14 @@ inline void rank(const sim::Instruction& r, const Variant& base, const std::vect
   if (ranked.size() > keep) ranked.resize(keep);
 }
 
-/// Up to `most` cases where a variant fails and as many where it doesn't, of every kind alike: what tells whether another
-/// is better.
+/// Up to `most` cases where a variant fails and as many where it doesn't, of every kind alike: what tells whether
+/// another is better.
 inline std::vector<Case> telling(const sim::Instruction& r, const Variant& v, const std::vector<Case>& cases,
                                  std::size_t most) {
   const auto steps = steps_of(r.k, v);
   std::vector<const Case*> split[2];
-  for (const Case& x : cases) split[difference(r, x.d, evaluate(r, v, steps, x.dot())) == Difference::value].push_back(&x);
+  for (const Case& x : cases)
+    split[difference(r, x.d, evaluate(r, v, steps, x.dot())) == Difference::value].push_back(&x);
   std::vector<Case> out;
   for (const auto& part : split) {
     const std::size_t step = std::max<std::size_t>(1, (part.size() + most - 1) / most);
@@ -275,8 +291,8 @@ inline std::vector<Case> telling(const sim::Instruction& r, const Variant& v, co
   return out;
 }
 
-/// The best variants: of every start and of all that differ from the row in one choice; then from the best ones one choice
-/// at a time, until nothing gets better. Each time a few telling cases leave few variants for all cases.
+/// The best variants: of every start and of all that differ from the row in one choice; then from the best ones one
+/// choice at a time, until nothing gets better. Each time a few telling cases leave few variants for all cases.
 inline std::vector<Ranked> search(const sim::Instruction& r, const std::vector<Case>& cases, std::size_t beam = 12) {
   const Variant base = variant_of(r);
   std::vector<Ranked> some, fewer, best;
@@ -308,7 +324,8 @@ inline std::vector<Ranked> search(const sim::Instruction& r, const std::vector<C
 
 // ---- the smallest operands that tell two variants apart ----
 
-/// The case of the fewest products where they differ, with ever more of it set to zero or to a simpler number; a.empty() if there is none.
+/// The case of the fewest products where they differ, with ever more of it set to zero or to a simpler number;
+/// a.empty() if there is none.
 inline Case separating(const sim::Instruction& r, const Variant& v, const Variant& w, const std::vector<Case>& cases) {
   const auto v_steps = steps_of(r.k, v), w_steps = steps_of(r.k, w);
   const auto differ = [&](const Case& x) {
@@ -318,7 +335,8 @@ inline Case separating(const sim::Instruction& r, const Variant& v, const Varian
   std::size_t fewest = ~std::size_t{0};
   for (const Case& x : cases) {
     std::size_t products = 0;
-    for (std::size_t k = 0; k < x.a.size(); ++k) products += x.a_terms[k].significand != 0 && x.b_terms[k].significand != 0;
+    for (std::size_t k = 0; k < x.a.size(); ++k)
+      products += x.a_terms[k].significand != 0 && x.b_terms[k].significand != 0;
     if (products < fewest && differ(x)) found = &x, fewest = products;
   }
   if (!found) return {};
@@ -366,7 +384,8 @@ inline double value_of(const formats::Format& f, std::uint32_t code) { return fo
 inline void print_case(const sim::Instruction& r, const Case& x) {
   for (std::size_t k = 0; k < x.a.size(); ++k) {
     if (x.a[k] == 0 || x.b[k] == 0) continue;
-    std::printf("    k %2zu: a 0x%x (%g), b 0x%x (%g)\n", k, x.a[k], value_of(r.a, x.a[k]), x.b[k], value_of(r.b, x.b[k]));
+    std::printf("    k %2zu: a 0x%x (%g), b 0x%x (%g)\n", k, x.a[k], value_of(r.a, x.a[k]), x.b[k],
+        value_of(r.b, x.b[k]));
   }
   const double c = r.f16_addend ? value_of(formats::fp16, x.c) : static_cast<double>(__builtin_bit_cast(float, x.c));
   std::printf("    C 0x%0*x (%g)\n", 2 * width_of_c(r), x.c, c);
@@ -408,13 +427,15 @@ inline Verdict examine(const Rows& rows, const RunSets& run, const Limits& limit
   out.tallies.resize(rows.size());
   const double start = seconds_now();
   const std::int64_t outputs = std::int64_t{r.m} * r.n;
-  const std::int64_t sets = std::min(sets_a_batch(r), std::max<std::int64_t>(16, (limits.outputs + outputs - 1) / outputs));
+  const std::int64_t sets =
+      std::min(sets_a_batch(r), std::max<std::int64_t>(16, (limits.outputs + outputs - 1) / outputs));
   std::int64_t first = 0;
   for (int n = 0; first * outputs < limits.outputs && (n == 0 || seconds_now() - start < limits.seconds); ++n) {
     Batch batch = make_batch(r, limits.seed, first, sets);
     run(r, batch, limits.a_in_registers && (n % 2 == 1 || !limits.a_in_shared));
     Batch model = empty_batch(r, first, sets);
-    model.a = batch.a, model.b = batch.b, model.c = batch.c, model.scale_a = batch.scale_a, model.scale_b = batch.scale_b;
+    model.a = batch.a, model.b = batch.b, model.c = batch.c;
+    model.scale_a = batch.scale_a, model.scale_b = batch.scale_b;
     std::vector<std::vector<int>> differ(rows.size());
     for (std::size_t i = 0; i < rows.size(); ++i) {
       run_model(*rows[i], model);
@@ -426,7 +447,8 @@ inline Verdict examine(const Rows& rows, const RunSets& run, const Limits& limit
     first += sets;
   }
   for (std::size_t i = 1; i < rows.size(); ++i) {
-    if (out.tallies[i].mismatches < out.tallies[static_cast<std::size_t>(out.best_row)].mismatches) out.best_row = static_cast<int>(i);
+    if (out.tallies[i].mismatches < out.tallies[static_cast<std::size_t>(out.best_row)].mismatches)
+      out.best_row = static_cast<int>(i);
   }
   if (r.scaled) return out;  // no variants of block scales
   const sim::Instruction& best = *rows[static_cast<std::size_t>(out.best_row)];
@@ -449,8 +471,8 @@ inline Verdict examine(const Rows& rows, const RunSets& run, const Limits& limit
   return out;
 }
 
-inline void print_separation(const sim::Instruction& r, const Variant& v, const Variant& w, const std::vector<Case>& cases,
-                             const RunSets& run) {
+inline void print_separation(const sim::Instruction& r, const Variant& v, const Variant& w,
+                             const std::vector<Case>& cases, const RunSets& run) {
   const Case x = separating(r, v, w, cases);
   if (x.a.empty()) return;
   const int digits = 2 * width_of_d(r);
@@ -472,19 +494,44 @@ inline void print_equals(const std::vector<Ranked>& variants, std::size_t count)
     else if (printed++ < 8) std::printf("  not told apart: %s\n", describe(variants[i].variant).c_str());
   }
   if (printed > 8) std::printf("  not told apart: %d more\n", printed - 8);
-  if (low == sim::no_exponent && high != low) std::printf("  not told apart: no least exponent, or one of up to %d\n", high);
+  if (low == sim::no_exponent && high != low)
+    std::printf("  not told apart: no least exponent, or one of up to %d\n", high);
   else if (low != high) std::printf("  not told apart: least exponents %d to %d\n", low, high);
+}
+
+/// Some cases of the fewest products where the device isn't the best variant either: what is still unexplained.
+inline void print_unexplained(const sim::Instruction& r, const Variant& v, const std::vector<Case>& cases) {
+  const auto steps = steps_of(r.k, v);
+  std::vector<std::pair<std::int64_t, const Case*>> found;
+  for (const Case& x : cases) {
+    if (difference(r, x.d, evaluate(r, v, steps, x.dot())) != Difference::value) continue;
+    std::int64_t products = 0;
+    for (std::size_t k = 0; k < x.a.size(); ++k)
+      products += x.a_terms[k].significand != 0 && x.b_terms[k].significand != 0;
+    found.push_back({products, &x});
+  }
+  std::stable_sort(found.begin(), found.end(), [](const auto& x, const auto& y) { return x.first < y.first; });
+  for (std::size_t i = 0; i < std::min<std::size_t>(4, found.size()); ++i) {
+    const Case& x = *found[i].second;
+    std::printf("  unexplained (%s):\n", kind_names[static_cast<int>(x.kind)]);
+    print_case(r, x);
+    std::printf("    D: the device 0x%x, the best 0x%x\n", x.d, evaluate(r, v, steps, x.dot()));
+  }
 }
 
 inline void report(const Rows& rows, const Verdict& x, const RunSets& run) {
   const sim::Instruction& r = *rows[static_cast<std::size_t>(x.best_row)];
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Tally& t = x.tallies[i];
-    std::printf("%-46s %11lld outputs, %lld differ\n", rows[i]->name, static_cast<long long>(t.outputs), static_cast<long long>(t.mismatches));
+    std::printf("%-46s %11lld outputs, %lld differ\n", rows[i]->name, static_cast<long long>(t.outputs),
+        static_cast<long long>(t.mismatches));
     if (t.zero_signs) std::printf("    zeros of the other sign: %lld\n", static_cast<long long>(t.zero_signs));
-    if (t.nan_bits) std::printf("    NaNs of other bits: %lld, such as 0x%x\n", static_cast<long long>(t.nan_bits), t.nan_seen);
+    if (t.nan_bits) {
+      std::printf("    NaNs of other bits: %lld, such as 0x%x\n", static_cast<long long>(t.nan_bits), t.nan_seen);
+    }
     for (int kind = 0; kind < kind_count && t.mismatches != 0; ++kind) {
-      std::printf("    %-12s %10lld of %11lld differ\n", kind_names[kind], static_cast<long long>(t.mismatches_of_kind[kind]),
+      std::printf("    %-12s %10lld of %11lld differ\n", kind_names[kind],
+          static_cast<long long>(t.mismatches_of_kind[kind]),
                   static_cast<long long>(t.of_kind[kind]));
     }
   }
@@ -492,10 +539,12 @@ inline void report(const Rows& rows, const Verdict& x, const RunSets& run) {
   if (x.searched) {
     std::printf("  no row holds; of %zu outputs the best variants miss:\n", x.cases.size());
     for (std::size_t i = 0; i < std::min<std::size_t>(4, x.variants.size()); ++i) {
-      std::printf("    %6lld: %s\n", static_cast<long long>(x.variants[i].mismatches), describe(x.variants[i].variant).c_str());
+      std::printf("    %6lld: %s\n", static_cast<long long>(x.variants[i].mismatches),
+          describe(x.variants[i].variant).c_str());
     }
     std::printf("  the first on %lld other outputs: %lld differ\n", static_cast<long long>(x.verified.outputs),
                 static_cast<long long>(x.verified.mismatches));
+    print_unexplained(r, x.variants[0].variant, x.cases);
   }
   std::size_t same = 1;
   while (same < x.variants.size() && x.variants[same].mismatches == 0) ++same;
@@ -506,7 +555,8 @@ inline void report(const Rows& rows, const Verdict& x, const RunSets& run) {
   }
   const std::size_t second = x.variants[0].mismatches == 0 ? same : 1;
   if (second >= x.variants.size()) return;
-  std::printf("  first the best; second the next best, %lld of %zu: %s\n", static_cast<long long>(x.variants[second].mismatches),
+  std::printf("  first the best; second the next best, %lld of %zu: %s\n",
+      static_cast<long long>(x.variants[second].mismatches),
               x.cases.size(), describe(x.variants[second].variant).c_str());
   print_separation(r, x.variants[0].variant, x.variants[second].variant, x.cases, run);
 }
@@ -540,12 +590,14 @@ inline double result_of(const sim::Instruction& r, const Batch& batch, std::int6
   return r.f16_result() ? value_of(formats::fp16, bits) : static_cast<double>(__builtin_bit_cast(float, bits));
 }
 
-/// "" where every element of A, B, C and D is where mma() says; else the first that isn't, and where it came out. Needs of
-/// the device nothing but exact small integers: digits of k, or j + 1, in B beside a single 1 in A; m n integers in C.
-/// Formats of fewer than eight bits need not hold 5 to 8: digits to the base 3.
+/// "" where every element of A, B, C and D is where mma() says; else the first that isn't, and where it came out. Of
+/// the device it needs nothing but exact small integers: digits of k, or j + 1, in B beside a single 1 in A; m n integers
+/// in C. Formats of fewer than eight bits need not hold 5 to 8: digits to the base 3.
 inline std::string layout_fault(const sim::Instruction& r, const RunSets& run, bool a_in_registers) {
   const int base = r.b.bits < 8 ? 3 : 8;
-  const auto name = [](const char* what, int i, int j) { return std::string(what) + " [" + std::to_string(i) + ", " + std::to_string(j) + "]"; };
+  const auto name = [](const char* what, int i, int j) {
+    return std::string(what) + " [" + std::to_string(i) + ", " + std::to_string(j) + "]";
+  };
   Batch c_only = empty_batch(r, 0, 1);
   for (int i = 0; i < r.m * r.n; ++i) {
     const float x = static_cast<float>(i + 1);
@@ -572,9 +624,11 @@ inline std::string layout_fault(const sim::Instruction& r, const RunSets& run, b
         const int row = at / r.n, j = at % r.n;
         const double want = row == i ? value(k, j) : 0, got = result_of(r, batch, s * r.m * r.n + at);
         if (got == want) continue;
-        const std::string where = name("A", i, k) + " = 1: " + name("D", row, j) + " is " + std::to_string(got) + ", not " + std::to_string(want);
+        const std::string where = name("A", i, k) + " = 1: " + name("D", row, j) + " is " + std::to_string(got) +
+                                  ", not " + std::to_string(want);
         if (row != i) return where + ": that element of A counts for row " + std::to_string(row);
-        return where + ": it meets another element of B, or none (B has digit " + std::to_string(digit % most) + " of its " + (digit < most ? "k" : "column") + ", plus 1)";
+        return where + ": it meets another element of B, or none (B has digit " + std::to_string(digit % most) +
+               " of its " + (digit < most ? "k" : "column") + ", plus 1)";
       }
     }
   }
@@ -589,7 +643,8 @@ inline bool low_bits_are_ignored(const sim::Instruction& r, const RunSets& run) 
   const auto dirt = [&](std::vector<std::uint8_t>& codes) {  // an Inf would become a NaN
     for (std::size_t i = 0; i < codes.size(); i += 4) {
       const std::uint32_t x = stored(codes, static_cast<std::int64_t>(i / 4), 4);
-      if ((x & 0x7F800000u) != 0x7F800000u) store(codes, static_cast<std::int64_t>(i / 4), 4, x | (static_cast<std::uint32_t>(words()) & 0x1FFF));
+      if ((x & 0x7F800000u) != 0x7F800000u)
+        store(codes, static_cast<std::int64_t>(i / 4), 4, x | (static_cast<std::uint32_t>(words()) & 0x1FFF));
     }
   };
   dirt(dirty.a), dirt(dirty.b);

@@ -86,7 +86,8 @@ TEST(TensorCoreSearch, NamesTheDisguisedDevice) {
     ASSERT_FALSE(x.variants.empty());
     EXPECT_EQ(x.variants[0].mismatches, 0) << d.name << ": " << describe(v);
     EXPECT_EQ(x.verified.mismatches, 0) << d.name << ": " << describe(v);
-    EXPECT_TRUE(x.variants[0].variant == v) << d.name << ": " << describe(v) << "\n  found " << describe(x.variants[0].variant);
+    EXPECT_TRUE(x.variants[0].variant == v) << d.name << ": " << describe(v) << "\n  found "
+                                          << describe(x.variants[0].variant);
   }
 }
 
@@ -106,11 +107,13 @@ TEST(TensorCoreSearch, TheSeparatingOperandsSeparate) {
 
 TEST(TensorCoreLayout, ModelsPass) {
   const RunSets model = [](const sim::Instruction& row, Batch& batch, bool) { run_model(row, batch); };
-  for (const char* name : {"mma.m16n8k16.f16.f16.f16.f16", "mma.m16n8k16.f32.bf16.bf16.f32", "mma.m16n8k4.f32.tf32.tf32.f32",
+  for (const char* name :
+       {"mma.m16n8k16.f16.f16.f16.f16", "mma.m16n8k16.f32.bf16.bf16.f32", "mma.m16n8k4.f32.tf32.tf32.f32",
                            "mma.m16n8k32.f32.e4m3.e5m2.f32", "wgmma.m64n8k32.f16.e5m2.e4m3"}) {
     EXPECT_EQ(layout_fault(*rows_of(name)[0], model, false), "") << name;
   }
-  for (const char* name : {"mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3", "mma.m16n8k64.block32.f32.e2m1.e2m1.f32.ue8m0"}) {
+  for (const char* name :
+       {"mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3", "mma.m16n8k64.block32.f32.e2m1.e2m1.f32.ue8m0"}) {
     EXPECT_EQ(layout_fault(*rows_of(name, sim::Architecture::rtx_blackwell)[0], model, false), "") << name;
   }
 }
@@ -133,14 +136,16 @@ TEST(TensorCoreLayout, MistakesAreNamed) {
     }
   });
   EXPECT_EQ(layout_fault(r, swapped_rows, false),
-            "A [8, 0] = 1: D [8, 0] is 0.000000, not 1.000000: it meets another element of B, or none (B has digit 0 of its k, plus 1)");
+            "A [8, 0] = 1: D [8, 0] is 0.000000, not 1.000000: it meets another element of B, or none "
+            "(B has digit 0 of its k, plus 1)");
   const auto swapped_k = misplaced([](const sim::Instruction& row, Batch& x) {
     for (std::size_t at = 0; at < x.b.size(); at += static_cast<std::size_t>(row.n)) {
       if (at / 8 % 32 < 16) std::swap_ranges(x.b.begin() + at, x.b.begin() + at + 8, x.b.begin() + at + 16 * 8);
     }
   });
   EXPECT_NE(layout_fault(r, swapped_k, false).find("it meets another element of B"), std::string::npos);
-  const auto shifted_c = misplaced([](const sim::Instruction&, Batch& x) { std::rotate(x.c.begin(), x.c.begin() + 4, x.c.end()); });
+  const auto shifted_c =
+      misplaced([](const sim::Instruction&, Batch& x) { std::rotate(x.c.begin(), x.c.begin() + 4, x.c.end()); });
   EXPECT_EQ(layout_fault(r, shifted_c, false), "D [0, 0] is not C there: it has C number 2.000000");
 }
 

@@ -1,5 +1,5 @@
-// Operands that make every choice of a tensor core visible: sets of A [m, k], B [k, n], C [m, n] by their number, the same on
-// every machine. Each kind is aimed at one choice.
+// Operands that make every choice of a tensor core visible: sets of A [m, k], B [k, n], C [m, n] by their number, the
+// same on every machine. Each kind is aimed at one choice.
 #pragma once
 
 #include <algorithm>
@@ -31,9 +31,9 @@ enum class Kind : std::uint8_t {
   tiny,         ///< results about the smallest
 };
 inline constexpr int kind_count = 13;
-inline constexpr const char* kind_names[kind_count] = {"random",    "spread",      "cancelling",  "opposite", "subnormal",
-                                                       "zeros",     "special",     "two_terms",   "one_product",
-                                                       "three_terms", "all_pairs", "huge",        "tiny"};
+inline constexpr const char* kind_names[kind_count] = {
+    "random",  "spread",    "cancelling",  "opposite",    "subnormal", "zeros", "special",
+    "two_terms", "one_product", "three_terms", "all_pairs", "huge",      "tiny"};
 /// Kinds of 16 consecutive sets.
 inline constexpr std::array<Kind, 16> schedule = {
     Kind::random,    Kind::three_terms, Kind::spread,      Kind::cancelling, Kind::one_product, Kind::two_terms,
@@ -145,7 +145,8 @@ class SetMaker {
     std::uint32_t mantissa = bits & all;
     if (bits >> 30 == 0) mantissa &= all << words_.below(f.mantissa_bits + 1);
     const int normal = 1 - f.bias;
-    if (e >= normal) return std::min((static_cast<std::uint32_t>(e + f.bias) << f.mantissa_bits) | mantissa, f.max_code);
+    const auto field = static_cast<std::uint32_t>(e + f.bias);
+    if (e >= normal) return std::min((field << f.mantissa_bits) | mantissa, f.max_code);
     return ((1u << f.mantissa_bits) | mantissa) >> (normal - e);
   }
   std::uint32_t signed_exponent(const formats::Format& f, int low, int high) {
@@ -153,7 +154,8 @@ class SetMaker {
   }
   std::uint32_t finite(const formats::Format& f) {
     for (;;) {
-      const std::uint32_t code = static_cast<std::uint32_t>(words_()) & static_cast<std::uint32_t>((1ull << f.bits) - 1);
+      const std::uint32_t code =
+          static_cast<std::uint32_t>(words_()) & static_cast<std::uint32_t>((1ull << f.bits) - 1);
       const formats::CodeClass cls = formats::decode(f, code).cls;
       if (cls != formats::CodeClass::nan && cls != formats::CodeClass::infinite) return code;
     }
@@ -232,7 +234,8 @@ class SetMaker {
   void cancel() {
     std::vector<int> places(static_cast<std::size_t>(r_.k));
     for (int k = 0; k < r_.k; ++k) places[static_cast<std::size_t>(k)] = k;
-    for (int k = r_.k - 1; k > 0; --k) std::swap(places[static_cast<std::size_t>(k)], places[static_cast<std::size_t>(words_.below(k + 1))]);
+    for (int k = r_.k - 1; k > 0; --k)
+      std::swap(places[static_cast<std::size_t>(k)], places[static_cast<std::size_t>(words_.below(k + 1))]);
     const int left = words_.below(3);
     for (int p = 0; p + 1 < r_.k - left; p += 2) {
       const int from = places[static_cast<std::size_t>(p)], to = places[static_cast<std::size_t>(p + 1)];
@@ -244,10 +247,14 @@ class SetMaker {
   void fill_c() {
     std::vector<int> row_max(static_cast<std::size_t>(r_.m), -4096), column_max(static_cast<std::size_t>(r_.n), -4096);
     for (int i = 0; i < r_.m; ++i) {
-      for (int k = 0; k < r_.k; ++k) row_max[static_cast<std::size_t>(i)] = std::max(row_max[static_cast<std::size_t>(i)], exponent_of(r_.a, a(i, k)));
+      for (int k = 0; k < r_.k; ++k)
+        row_max[static_cast<std::size_t>(i)] =
+            std::max(row_max[static_cast<std::size_t>(i)], exponent_of(r_.a, a(i, k)));
     }
     for (int j = 0; j < r_.n; ++j) {
-      for (int k = 0; k < r_.k; ++k) column_max[static_cast<std::size_t>(j)] = std::max(column_max[static_cast<std::size_t>(j)], exponent_of(r_.b, b(k, j)));
+      for (int k = 0; k < r_.k; ++k)
+        column_max[static_cast<std::size_t>(j)] =
+            std::max(column_max[static_cast<std::size_t>(j)], exponent_of(r_.b, b(k, j)));
     }
     const bool none = words_.one_in(4);
     for (int i = 0; i < r_.m; ++i) {
@@ -261,7 +268,9 @@ class SetMaker {
     const bool half = r_.f16_addend;
     if (kind_ == Kind::opposite) {
       double sum = 0;
-      for (int k = 0; k < r_.k; ++k) sum += formats::decode_double(r_.a, a(i, k)) * formats::decode_double(r_.b, b(k, j));
+      for (int k = 0; k < r_.k; ++k) {
+        sum += formats::decode_double(r_.a, a(i, k)) * formats::decode_double(r_.b, b(k, j));
+      }
       return addend_of(-sum);
     }
     if (kind_ == Kind::special && words_.one_in(16)) {

@@ -193,7 +193,8 @@ struct Machine {
   Product product(const Term& x, const Term& y) const {
     const Term a = flushed(x), b = flushed(y);
     const std::int64_t p = a.significand * b.significand;
-    const int e = (a.significand == 0 ? v.zero_exponent : a.exponent) + (b.significand == 0 ? v.zero_exponent : b.exponent);
+    const int e = (a.significand == 0 ? v.zero_exponent : a.exponent) +
+                  (b.significand == 0 ? v.zero_exponent : b.exponent);
     const bool carries = std::llabs(p) >> (row.a.mantissa_bits + row.b.mantissa_bits + 1);
     return {p, e, v.normalised && carries ? e + 1 : e};
   }

@@ -1,11 +1,12 @@
-// What the tensor cores of this device compute, instruction by instruction, against the rows of sim/instructions.hpp: bit for bit on 10^8
-// outputs each; where no row holds, which variant does (tensor_core_variants.hpp), and by which operands that is seen.
+// What the tensor cores of this device compute, instruction by instruction, against the rows of sim/instructions.hpp:
+// bit for bit on 10^8 outputs each; where no row holds, which variant does (tensor_core_variants.hpp), and by which
+// operands that is seen.
 //
 //   tensor_cores_on_device_test [RECORDS.safetensors] [--only NAME]... [--outputs N] [--seconds S] [--seed N]
 //
 // --only takes a part of a name. RECORDS gets a few operands and results of each instruction: CI replays them from
-// tests/data/tensor_cores.safetensors (tensor_core_records_test). --seconds bounds an instruction's comparison, and again
-// the check of what a search found. Exit code 0: every instruction's first row holds; 1: not; 77: skipped, no device.
+// tests/data/tensor_cores.safetensors (tensor_core_records_test). --seconds bounds an instruction's comparison, and
+// again the check of what a search found. Exit code 0: every instruction's first row holds; 1: not; 77: skipped, no device.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -64,7 +65,8 @@ class Machine {
   cuda::Memory memory_[6];
 
   void grow(int i, std::size_t bytes) {
-    if (memory_[i].bytes() < static_cast<std::int64_t>(bytes)) memory_[i] = cuda::Memory(0, static_cast<std::int64_t>(bytes));
+    if (memory_[i].bytes() < static_cast<std::int64_t>(bytes))
+      memory_[i] = cuda::Memory(0, static_cast<std::int64_t>(bytes));
   }
   void* uploaded(int i, const std::vector<std::uint8_t>& from) {
     if (from.empty()) return nullptr;
@@ -96,7 +98,8 @@ bool layout_holds(const sim::Instruction& r, const RunSets& run, Limits& limits)
   return fault.empty() || of_registers.empty();
 }
 
-bool examine_one(const Rows& rows, const RunSets& run, Limits limits, std::vector<Line>& table, std::vector<Record>& records) {
+bool examine_one(const Rows& rows, const RunSets& run, Limits limits, std::vector<Line>& table,
+                 std::vector<Record>& records) {
   const sim::Instruction& r = *rows[0];
   if (!layout_holds(r, run, limits)) {
     table.push_back({r.name, "not compared: the layout is wrong", 0, 0});
@@ -108,14 +111,19 @@ bool examine_one(const Rows& rows, const RunSets& run, Limits limits, std::vecto
   const double seconds = seconds_now() - start;
   const RunSets one = [&](const sim::Instruction& row, Batch& batch, bool) { run(row, batch, registers_alone); };
   report(rows, x, one);
-  if (r.a.bits == 19) std::printf("  the lowest 13 bits of a tf32 %s\n", low_bits_are_ignored(r, one) ? "are ignored" : "COUNT");
+  if (r.a.bits == 19) {
+    std::printf("  the lowest 13 bits of a tf32 %s\n", low_bits_are_ignored(r, one) ? "are ignored" : "COUNT");
+  }
   std::printf("  %.1f s\n", seconds);
   std::fflush(stdout);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Tally& t = x.tallies[i];
-    table.push_back({rows[i]->name, t.clean() ? "the row" : t.mismatches == 0 ? "the row but for signs of zeros or bits of NaNs" : "", t.outputs, t.mismatches});
+    const char* const nearly = t.mismatches == 0 ? "the row but for signs of zeros or bits of NaNs" : "";
+    table.push_back({rows[i]->name, t.clean() ? "the row" : nearly, t.outputs, t.mismatches});
   }
-  if (x.searched) table.push_back({"  search", describe(x.variants[0].variant), x.verified.outputs, x.verified.mismatches});
+  if (x.searched) {
+    table.push_back({"  search", describe(x.variants[0].variant), x.verified.outputs, x.verified.mismatches});
+  }
   records.push_back({&r, record_sets(r, limits.seed)});
   one(r, records.back().batch, false);
   return x.tallies[0].clean();
@@ -157,7 +165,8 @@ int run(const Options& options) {
   }
   std::printf("\n%-46s %11s %11s  best\n", "instruction", "outputs", "differ");
   for (const Line& x : table) {
-    std::printf("%-46s %11lld %11lld  %s\n", x.name.c_str(), static_cast<long long>(x.outputs), static_cast<long long>(x.mismatches), x.best.c_str());
+    std::printf("%-46s %11lld %11lld  %s\n", x.name.c_str(), static_cast<long long>(x.outputs),
+        static_cast<long long>(x.mismatches), x.best.c_str());
   }
   if (!options.records.empty()) {
     write_records(options.records, records,
@@ -173,7 +182,8 @@ int run(const Options& options) {
 int main(int count, char** words) {
   fp4scope::probe::Options options;
   if (!fp4scope::probe::parse(count, words, options)) {
-    std::fprintf(stderr, "usage: tensor_cores_on_device_test [RECORDS.safetensors] [--only NAME]... [--outputs N] [--seconds S] [--seed N]\n");
+    std::fprintf(stderr, "usage: tensor_cores_on_device_test [RECORDS.safetensors] [--only NAME]... [--outputs N] "
+                         "[--seconds S] [--seed N]\n");
     return 2;
   }
   try {
