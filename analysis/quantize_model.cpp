@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -259,25 +260,65 @@ class TensorScales {
 // ---------------------------------------------------------------------------------------------------------------------
 // One weight.
 
-/// |w - wq|^2 and |w|^2 of rows, added to the sums in the order of the rows: the same bits on any number of threads and
-/// for any pieces.
+struct Errors {
+  double lost = 0, whole = 0;  ///< |w - wq|^2, |w|^2
+};
+
+/// The values of 4-bit codes at step 1, of floating-point elements and of IF4's integers.
+using Levels = std::array<std::array<double, 16>, 2>;
+
+Levels levels_of(const formats::BlockFormat& format) {
+  Levels levels = {};
+  for (std::uint32_t code = 0; code < 16; ++code) {
+    levels[0][code] = sim::dequantize(format, code, 1, false);
+    levels[1][code] = format.selects() ? sim::dequantize(format, code, 1, true) : 0;
+  }
+  return levels;
+}
+
+/// Of one row. A level times a step is what Quantized::value rounds to: both are exact.
+Errors row_errors(const Quantized& q, const Levels& levels, const float* x, std::int64_t row, std::int64_t cols) {
+  constexpr std::int64_t lanes = 4;  // sums side by side, since an addition waits for the one before
+  std::array<Errors, lanes> sums = {};
+  const std::uint8_t* const codes = q.codes.data() + row * q.cols;
+  for (std::int64_t first = 0; first < cols; first += q.config.block) {
+    const double step = q.step(row, first / q.config.block);
+    const std::array<double, 16>& level = levels[q.integer(row, first / q.config.block) ? 1 : 0];
+    for (std::int64_t c = first; c < std::min(first + q.config.block, cols); ++c) {
+      const double w = x[c], error = w - level[codes[c]] * step;
+      Errors& sum = sums[static_cast<std::size_t>(c % lanes)];
+      sum.lost += error * error;
+      sum.whole += w * w;
+    }
+  }
+  return {(sums[0].lost + sums[1].lost) + (sums[2].lost + sums[3].lost),
+          (sums[0].whole + sums[1].whole) + (sums[2].whole + sums[3].whole)};
+}
+
+/// The same of formats of more bits and of methods that correct values.
+Errors row_errors(const Quantized& q, const float* x, std::int64_t row, std::int64_t cols) {
+  Errors sum;
+  for_each_value(q, row, cols, [&](std::int64_t c, double value) {
+    const double w = x[c];
+    sum.lost += (w - value) * (w - value);
+    sum.whole += w * w;
+  });
+  return sum;
+}
+
+/// Added to the sums in the order of the rows: the same bits on any number of threads and for any pieces.
 void add_errors(const Matrix& m, const Quantized& q, ModelWeight& out) {
-  std::vector<double> sse(static_cast<std::size_t>(m.rows)), energy(sse.size());
+  const bool plain = q.config.format->element.bits <= 4 && !q.config.method->corrects();
+  const Levels levels = plain ? levels_of(*q.config.format) : Levels{};
+  std::vector<Errors> rows(static_cast<std::size_t>(m.rows));
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < m.rows; ++r) {
-    const float* const x = m.row(r);
-    double lost = 0, whole = 0;
-    for_each_value(q, r, m.cols, [&](std::int64_t c, double value) {
-      const double w = x[c];
-      lost += (w - value) * (w - value);
-      whole += w * w;
-    });
-    sse[static_cast<std::size_t>(r)] = lost;
-    energy[static_cast<std::size_t>(r)] = whole;
+    rows[static_cast<std::size_t>(r)] =
+        plain ? row_errors(q, levels, m.row(r), r, m.cols) : row_errors(q, m.row(r), r, m.cols);
   }
-  for (std::size_t r = 0; r < sse.size(); ++r) {
-    out.sse += sse[r];
-    out.energy += energy[r];
+  for (const Errors& e : rows) {
+    out.sse += e.lost;
+    out.energy += e.whole;
   }
 }
 

@@ -5,8 +5,10 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import harness
 import reference
@@ -385,6 +387,37 @@ class Words(ModelCase):
         self.quantize("--threads", "3", "--scale", "4over6", out="two")
         self.assertEqual(self.bytes_of("out"), self.bytes_of("two"))
 
+    def test_a_weight_of_several_pieces_is_that_of_the_plain_quantize(self):
+        rng = random.Random(9)
+        row = matrix(rng, 1, 2048).data
+        rows = [row[i:] + row[:i] for i in range(0, 2200, 2)]
+        name = "model.layers.0.mlp.up_proj.weight"
+        tensors = {name: Tensor("BF16", [2200, 2048], b"".join(rows + rows))}
+        self.write_model("tall", {"model.safetensors": tensors})
+        for layout, words in (("modelopt", []), ("fake", ["--rounding", "stochastic", "--seed", "5"])):
+            outcome = self.succeeds("quantize", "tall", "-o", layout, "--as", layout, "--json", *words)
+            fake = ["--fake-quant"] if layout == "fake" else []
+            plain = self.succeeds("quantize", "tall/model.safetensors", "-o", "plain.safetensors", "--format", "nvfp4", "--json", *words, *fake)
+            got, _ = read_safetensors(self.path(layout) / "model.safetensors")
+            expected, _ = read_safetensors(self.path("plain.safetensors"))
+            if fake:
+                self.assertEqual(got[name].data, expected[name].data)
+            else:
+                self.assertEqual(got[name].data, expected[name + ".codes"].data)
+                self.assertEqual(got[name + "_scale"].data, expected[name + ".scales"].data)
+            ours, theirs = json.loads(outcome.stdout)["tensors"][0], json.loads(plain.stdout)["tensors"][0]
+            for column in ("weight_error", "sqnr_db", "bits_per_weight"):
+                self.assertAlmostEqual(ours[column], theirs[column], delta=1e-12 * abs(theirs[column]), msg=column)
+
+    def test_errors_of_methods_that_correct_values_and_of_if4(self):
+        for form, scale in (("mxfp4", "residual"), ("if4", "naive"), ("mxfp4", "naive")):
+            out = form + scale
+            ours = json.loads(self.quantize("--format", form, "--scale", scale, "--no-fuse", "--json", layout="fake", out=out).stdout)["tensors"]
+            plain = self.succeeds("quantize", "m", "-o", out + ".safetensors", "--format", form, "--scale", scale, "--fake-quant", "--json", "--tensor", "*proj.weight")
+            theirs = {row["tensor"]: row for row in json.loads(plain.stdout)["tensors"]}
+            for row in ours:
+                self.assertAlmostEqual(row["weight_error"], theirs[row["tensor"]]["weight_error"], places=13)
+
     def test_hessians_by_name_from_a_folder(self):
         rng = random.Random(5)
         self.path("h").mkdir()
@@ -576,3 +609,50 @@ class Resume(ModelCase):
         self.stopped()
         (self.path("out.partial") / "checkpoint" / "model-00002-of-00004.safetensors.tmp-1-0").write_bytes(b"half")
         self.check_resumed("out")
+
+
+TORCH_SCRIPT = """
+import sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from save_hessians import Hessians
+torch.manual_seed(1)
+model = torch.nn.Sequential(torch.nn.Linear(32, 48), torch.nn.ReLU(), torch.nn.Linear(48, 8))
+batches = [torch.randn(3, 5, 32) for _ in range(4)]
+for name, block in (("whole", None), ("blocks", 16)):
+    with Hessians(model, block) as hessians:
+        for x in batches:
+            model(x)
+    model(batches[0])  # the hooks are gone
+    hessians.save(name)
+x = torch.cat(batches).reshape(-1, 32)
+for layer, value in ((0, x), (2, torch.relu(model[0](x)))):
+    value = value.detach().double()
+    print(*(value.T @ value).flatten().tolist())
+"""
+
+
+class SaveHessians(Case):
+    """notebooks-data/save_hessians.py, where PyTorch is."""
+
+    def test_sums_are_those_of_the_inputs_and_symmetric(self):
+        python = os.environ.get("FP4SCOPE_TORCH_PYTHON", sys.executable)
+        if subprocess.run([python, "-c", "import torch, numpy"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("no PyTorch (FP4SCOPE_TORCH_PYTHON names a Python that has it)")
+        source = Path(__file__).resolve().parents[2] / "notebooks-data"
+        outcome = subprocess.run([python, "-c", TORCH_SCRIPT, str(source)], cwd=self.folder, capture_output=True, text=True, check=True)
+        whole, _ = read_safetensors(self.path("whole") / "hessians-00001.safetensors")
+        blocks, _ = read_safetensors(self.path("blocks") / "hessians-00001.safetensors")
+        for layer, cols, line in ((0, 32, outcome.stdout.splitlines()[0]), (2, 48, outcome.stdout.splitlines()[1])):
+            expected = [float(word) for word in line.split()]
+            got = whole[f"{layer}.weight"]
+            self.assertEqual((got.dtype, got.shape), ("F64", [cols, cols]))
+            h = got.numbers()
+            for i in range(cols):
+                for j in range(cols):
+                    self.assertAlmostEqual(h[i * cols + j], expected[i * cols + j], places=4)
+                    self.assertEqual(h[i * cols + j], h[j * cols + i])
+            self.assertEqual(blocks[f"{layer}.weight"].shape, [cols // 16, 16, 16])
+            for at, value in enumerate(blocks[f"{layer}.weight"].numbers()):
+                b, i, j = at // 256 * 16, at // 16 % 16, at % 16
+                self.assertAlmostEqual(value, h[(b + i) * cols + b + j], places=9)
