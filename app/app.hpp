@@ -38,6 +38,7 @@ void add_bench(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_theory(CLI::App& app, Context& context);
 void add_decompose(CLI::App& app, Context& context);
+void add_audit(CLI::App& app, Context& context);
 
 /// "fp4scope 0.1.0", "0.1.0" and the commit it was built from.
 std::string tool();

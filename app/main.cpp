@@ -19,7 +19,7 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {"mma", "matmul", "linear", "mac", "audit"};
+const std::vector<std::string> planned_verbs = {"mma", "matmul", "linear", "mac"};
 
 std::vector<std::string> verb_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -92,6 +92,7 @@ int run(int argc, char** argv) {
   add_verify(app, context);
   add_theory(app, context);
   add_decompose(app, context);
+  add_audit(app, context);
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");
