@@ -18,10 +18,10 @@ test: setup
 
 # The unit tests again: under sanitizers, and compiled by clang.
 test-sanitize: setup
-	@cmake/build.sh sanitize
+	@cmake/build.sh sanitize unit_tests
 	ctest --test-dir build/sanitize --output-on-failure -j $$(nproc) -L unit
 test-clang: setup-clang
-	@cmake/build.sh clang
+	@cmake/build.sh clang unit_tests
 	ctest --test-dir build/clang --output-on-failure -j $$(nproc) -L unit
 
 static: setup

@@ -98,6 +98,10 @@ std::optional<OriginalRows> find_original(const io::TensorFile* originals, const
   const auto say = [&](const std::string& why) {
     if (notice) notice(w.name + ": audited without its original: " + why);
   };
+  if (w.rotated) {
+    say("it is of the rotated weight");
+    return std::nullopt;
+  }
   const io::TensorInfo* const tensor = originals->find(w.name);
   if (!tensor) {
     say("there is no tensor of that name");

@@ -37,6 +37,8 @@ struct StoredWeight {
   std::vector<const io::TensorInfo*> others;     ///< input_scale and the like, which belong to it too
   float stored_tensor_scale = 1;                 ///< as the file has it: D, or S
   bool reciprocal = false;                       ///< it is S
+  bool rotated = false;                          ///< it is of the weight times a rotation that the file holds
+  bool swizzled = false;                         ///< scales lie in atoms of 128 x 4 (formats/layout.hpp)
   float decode_scale = 1;                        ///< D, what values are multiplied by
 };
 

@@ -65,14 +65,16 @@ std::vector<DeviceCheck> crosscheck_device(const DeviceCrosscheckOptions& option
   }
   cuda::Stream stream(options.device);
   std::vector<DeviceCheck> done;
-  DeviceChecks checks = {stream, options, done};
   for (const Family& family : families) {
     const std::vector<std::string>& only = options.only;
     if (!only.empty() && std::find(only.begin(), only.end(), family.name) == only.end()) continue;
-    const std::size_t before = done.size();
+    std::vector<DeviceCheck> of_family;
+    DeviceChecks checks = {stream, options, of_family};
     family.check(checks);
     if (checks.stopped()) return {};
-    for (std::size_t i = before; i < done.size(); ++i) done[i].family = family.name;
+    for (DeviceCheck& c : of_family) c.family = family.name;
+    if (options.finished) options.finished(of_family);
+    done.insert(done.end(), of_family.begin(), of_family.end());
   }
   return done;
 }

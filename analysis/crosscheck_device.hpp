@@ -26,8 +26,10 @@ struct DeviceCheck {
 struct DeviceCrosscheckOptions {
   int device = 0;
   bool full = false;              ///< every converter in every direction on all 2^32 floats
+  bool quick = false;             ///< every kernel on little data, for tools that slow a device down
   std::vector<std::string> only;  ///< families; empty: all
   std::function<void(double done, const std::string& what)> progress;
+  std::function<void(const std::vector<DeviceCheck>&)> finished;  ///< receives each family when it is through
   const std::atomic<bool>* stop = nullptr;
 };
 

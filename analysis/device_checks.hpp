@@ -26,8 +26,8 @@ struct DeviceChecks {
 };
 
 /// model[n] against device[n]; explain(i) describes the first that differs.
-template <class T, class Explain>
-void compare(DeviceCheck& check, const T* model, const T* device, std::int64_t n, const Explain& explain) {
+template <class Model, class Device, class Explain>
+void compare(DeviceCheck& check, const Model* model, const Device* device, std::int64_t n, const Explain& explain) {
   std::int64_t different = 0, first = n;
 #pragma omp parallel for schedule(static) reduction(+ : different) reduction(min : first)
   for (std::int64_t i = 0; i < n; ++i) {

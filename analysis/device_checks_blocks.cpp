@@ -25,7 +25,6 @@ namespace {
 using formats::BlockFormat;
 
 enum class Data { normal, student_t, ties, beside, spread, special };
-constexpr const char* data_names[] = {"normal", "student_t", "ties", "beside a midpoint", "spread", "special"};
 constexpr Data finite_data[] = {Data::normal, Data::student_t, Data::ties, Data::beside, Data::spread};
 
 /// Values at a midpoint of E2M1 or INT4 times a block scale times `tensor_scale`, or one binary32 beside it; each block
@@ -203,14 +202,17 @@ constexpr cuda::Type all_types[] = {cuda::Type::f32, cuda::Type::bf16, cuda::Typ
 struct Shape {
   std::int64_t rows, cols;
 };
-constexpr Shape whole = {128, 1024}, ragged = {67, 500};
+constexpr std::int64_t whole_cols = 1024;
+Shape whole(const DeviceChecks& checks) { return {checks.options.quick ? 16 : 128, whole_cols}; }
+Shape ragged(const DeviceChecks& checks) { return {checks.options.quick ? 11 : 67, 500}; }
 
 /// Data for blocks, made once for all configurations.
-std::vector<TwoSides> make_inputs(cuda::Stream& stream, bool finite) {
+std::vector<TwoSides> make_inputs(const DeviceChecks& checks, bool finite) {
+  cuda::Stream& stream = checks.stream;
   std::vector<TwoSides> inputs;
   std::uint64_t seed = 1;
   for (const cuda::Type type : all_types) {
-    for (const Shape shape : {whole, ragged}) {
+    for (const Shape shape : {whole(checks), ragged(checks)}) {
       for (const Data kind : finite_data) {
         inputs.push_back(two_sides(stream, make_data(kind, shape.rows, shape.cols, seed++, 0x1.23456p-9f), type));
       }
@@ -225,7 +227,7 @@ std::vector<TwoSides> make_inputs(cuda::Stream& stream, bool finite) {
 void check_extremes(DeviceChecks& checks) {
   DeviceCheck check;
   check.what = "largest magnitudes, NaN and Inf";
-  for (const TwoSides& sides : make_inputs(checks.stream, false)) {
+  for (const TwoSides& sides : make_inputs(checks, false)) {
     Survey survey(sides.model.cols);
     survey.add(sides.model);
     const cuda::Memory out(checks.stream.device(), sizeof(cuda::Extremes));
@@ -248,7 +250,7 @@ void check_extremes(DeviceChecks& checks) {
 }
 
 void check_searches(DeviceChecks& checks) {
-  const std::vector<TwoSides> inputs = make_inputs(checks.stream, false);
+  const std::vector<TwoSides> inputs = make_inputs(checks, false);
   std::size_t at = 0;
   for (const search::Method& method : search::all_methods) {
     checks.tell(0.2 + 0.3 * static_cast<double>(at++) / static_cast<double>(std::size(search::all_methods)),
@@ -280,7 +282,7 @@ void check_searches(DeviceChecks& checks) {
 }
 
 void check_recipes(DeviceChecks& checks) {
-  const std::vector<TwoSides> finite = make_inputs(checks.stream, true), all = make_inputs(checks.stream, false);
+  const std::vector<TwoSides> finite = make_inputs(checks, true), all = make_inputs(checks, false);
   std::size_t at = 0;
   for (const sim::Recipe& row : sim::all_recipes) {
     checks.tell(0.5 + 0.3 * static_cast<double>(at++) / static_cast<double>(std::size(sim::all_recipes)),
@@ -326,13 +328,14 @@ void check_hessian(DeviceChecks& checks) {
         activations.tokens = inputs.tokens;
         DeviceCheck check;
         check.what = fmt::format("{} hessian block {}, inputs {}", format, block, inputs.name);
-        const Curvature curvature = curvature_of(sample(activations, whole.cols), block, false);
+        const Curvature curvature = curvature_of(sample(activations, whole_cols), block, false);
         const cuda::DeviceHessians hessians(checks.stream, curvature.blocks);
         std::uint64_t seed = 100;
         for (const cuda::Type type : all_types) {
           for (const Data kind : {Data::normal, Data::student_t, Data::ties, Data::special}) {
             if (checks.stopped()) return;
-            const TwoSides sides = two_sides(checks.stream, make_data(kind, whole.rows, whole.cols, seed++), type);
+            const Shape shape = whole(checks);
+            const TwoSides sides = two_sides(checks.stream, make_data(kind, shape.rows, shape.cols, seed++), type);
             check_config(checks, check, config, sides, &curvature,
                          [&](const cuda::Matrix& m, const Quantized& q, std::uint8_t* scales, std::uint8_t* codes) {
                            const search::SearchTask task = task_of(config, q, &curvature.blocks);
@@ -348,14 +351,15 @@ void check_hessian(DeviceChecks& checks) {
 
 namespace {
 
-/// Every 16-bit pattern as a row, once for each scale code.
+/// Every 16-bit pattern as a row, once for each scale code; quick: every 61st.
 void check_all_codes(DeviceChecks& checks, const BlockFormat& format, cuda::Type type) {
-  constexpr std::int64_t patterns = 1 << 16;
+  const std::int64_t patterns = checks.options.quick ? 1024 : 1 << 16, stride = checks.options.quick ? 61 : 1;
   const formats::Format& narrow = type == cuda::Type::bf16 ? formats::bf16 : formats::fp16;
   const std::int64_t last = format.selects() ? 255 : format.scale.max_code;
   Matrix m = {last + 1, patterns, std::vector<float>(static_cast<std::size_t>((last + 1) * patterns))};
   for (std::int64_t i = 0; i < m.size(); ++i) {
-    m.data[static_cast<std::size_t>(i)] = formats::decode_float(narrow, static_cast<std::uint32_t>(i % patterns));
+    const std::int64_t pattern = i % patterns * stride;
+    m.data[static_cast<std::size_t>(i)] = formats::decode_float(narrow, static_cast<std::uint32_t>(pattern));
   }
   const TwoSides sides = two_sides(checks.stream, std::move(m), type);
   DeviceCheck check;
@@ -436,7 +440,7 @@ void check_elements(DeviceChecks& checks) {
       if (format.element.bits <= 4 && !checks.stopped()) check_all_codes(checks, format, type);
     }
   }
-  const std::vector<TwoSides> inputs = make_inputs(checks.stream, false);
+  const std::vector<TwoSides> inputs = make_inputs(checks, false);
   for (const BlockFormat& format : formats::all_block_formats) {
     if (format.element.bits > 4) check_other_codes(checks, format, formats::Rounding::nearest_even, inputs);
     check_other_codes(checks, format, formats::Rounding::stochastic, inputs);

@@ -50,9 +50,13 @@ std::string printable(const std::string& text) {
   return out;
 }
 
+void clear_progress() {
+  if (isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\x1b[K");
+}
+
 void say(const std::string& word) {
-  const char* const clear_progress = isatty(STDERR_FILENO) ? "\r\x1b[K" : "";
-  fmt::print(stderr, "{}fp4scope: {}\n", clear_progress, printable(word));
+  clear_progress();
+  fmt::print(stderr, "fp4scope: {}\n", printable(word));
 }
 
 int interrupted() {
@@ -63,7 +67,7 @@ int interrupted() {
 Progress::Progress() : shown_(isatty(STDERR_FILENO) != 0), start_(seconds()) {}
 
 Progress::~Progress() {
-  if (shown_) fmt::print(stderr, "\r\x1b[K");
+  if (shown_) clear_progress();
 }
 
 void Progress::operator()(double done, const std::string& what) {

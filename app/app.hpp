@@ -53,6 +53,9 @@ void catch_signals();
 void say(const std::string& word);
 std::string printable(const std::string& text);
 
+/// Wipes the progress line, if there may be one, before other text.
+void clear_progress();
+
 /// A line with a bar and an ETA on a terminal, nothing elsewhere.
 class Progress {
  public:

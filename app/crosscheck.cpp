@@ -160,7 +160,7 @@ int run(Words& words, bool json) {
     words.on_device.out = words.out;
     return run_device_crosscheck(words.on_device, json);
   }
-  for (const char* option : {"--full", "--family"}) {
+  for (const char* option : {"--full", "--quick", "--family"}) {
     if (given(words, option)) throw UsageError(option, "has no effect without --device cuda");
   }
   if (!words.recipes) {
@@ -231,6 +231,7 @@ void add_crosscheck(CLI::App& app, Context& context) {
       ->type_name("GLOB");
   command->add_option("--device", words->on_device.device, "cuda or cuda:N: every kernel against the model, on one GPU")
       ->type_name("D");
+  command->add_flag("--quick", words->on_device.quick, "with --device: every kernel on little data");
   command->add_flag("--full", words->on_device.full, "with --device: every converter on all floats in every direction");
   command
       ->add_option("--family", words->on_device.only,

@@ -15,7 +15,7 @@ int run_against(analysis::AgainstFiles files, const std::string& out, bool brief
 /// crosscheck --device cuda. 0: every output is the model's, 1: not all.
 struct DeviceCrosscheckWords {
   std::string device = "cuda";
-  bool full = false;
+  bool full = false, quick = false;
   std::vector<std::string> only;
   std::string out;
 };

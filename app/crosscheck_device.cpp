@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "analysis/device.hpp"
@@ -34,7 +35,9 @@ void print_json(const std::vector<DeviceCheck>& checks) {
   fmt::print("{}\n", j.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
+/// A family, as soon as it is through: what comes later may take minutes.
 void print_text(const std::vector<DeviceCheck>& checks) {
+  clear_progress();
   std::vector<std::vector<std::string>> rows;
   for (const DeviceCheck& c : checks) {
     rows.push_back({c.family, c.what, fmt::format("{}", c.outputs), fmt::format("{}", c.mismatches),
@@ -45,6 +48,8 @@ void print_text(const std::vector<DeviceCheck>& checks) {
     if (c.mismatches > 0)
       fmt::print("\n{}: {} of {} differ, the first:\n{}\n", c.what, c.mismatches, c.outputs, c.example);
   }
+  fmt::print("\n");
+  std::fflush(stdout);
 }
 
 }  // namespace
@@ -54,7 +59,9 @@ int run_device_crosscheck(const DeviceCrosscheckWords& words, bool json) {
   const std::vector<int> devices = analysis::parse_device(words.device);
   if (devices.empty()) throw UsageError("--device", "cpu is what kernels are compared with", "cuda");
   options.device = devices[0];
+  if (words.full && words.quick) throw UsageError("--quick", "contradicts --full", "leave one out");
   options.full = words.full;
+  options.quick = words.quick;
   options.only = words.only;
   const std::vector<std::string> families = analysis::device_check_families();
   for (const std::string& name : options.only) {
@@ -69,11 +76,12 @@ int run_device_crosscheck(const DeviceCrosscheckWords& words, bool json) {
   {
     Progress progress;
     options.progress = [&progress](double done, const std::string& what) { progress(done, what); };
+    if (!json) options.finished = print_text;
     checks = analysis::crosscheck_device(options);
   }
   if (stop_flag()) return interrupted();
   if (!words.out.empty()) write_crosscheck(words.out, "crosscheck device", analysis::device_checks_table(checks), {});
-  json ? print_json(checks) : print_text(checks);
+  if (json) print_json(checks);
   std::int64_t outputs = 0, mismatches = 0, failed = 0;
   for (const DeviceCheck& c : checks) {
     outputs += c.outputs;

@@ -14,6 +14,7 @@
 #include "sim/block.hpp"
 #include "sim/encode_lanes.hpp"
 #include "sim/random.hpp"
+#include "tests/cuda/stored_matrix.hpp"
 
 namespace fp4scope {
 namespace {
@@ -50,18 +51,6 @@ struct Family {
   }
 };
 
-float value_of(cuda::Type type, std::uint32_t bits) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(float, bits);
-  if (type == cuda::Type::bf16) return __builtin_bit_cast(float, bits << 16);
-  return formats::decode_float(formats::fp16, bits);
-}
-
-std::uint32_t bits_of(cuda::Type type, double v) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(std::uint32_t, static_cast<float>(v));
-  const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
-  return formats::encode(f, v, Rounding::nearest_even, formats::Overflow::nan).code;
-}
-
 /// Bytes behind `offset` elements of device memory.
 struct Placed {
   cuda::Memory memory;
@@ -76,10 +65,6 @@ struct Placed {
 
 // ---- encode and dequantize ----
 
-struct Shape {
-  std::int64_t rows, cols;
-  int offset;  ///< elements between the allocation and the matrix
-};
 constexpr Shape shapes[] = {{64, 512, 0}, {33, 200, 0}, {7, 96, 1}, {16, 130, 3}, {1, 16, 0}, {300, 32, 0}};
 
 /// A matrix at given scales.

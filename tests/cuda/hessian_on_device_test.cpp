@@ -12,6 +12,7 @@
 #include "cuda/cuda.hpp"
 #include "search/search.hpp"
 #include "sim/encode_lanes.hpp"
+#include "tests/cuda/stored_matrix.hpp"
 
 namespace fp4scope {
 namespace {
@@ -75,48 +76,13 @@ std::vector<std::uint32_t> make_values(cuda::Type type, std::int64_t rows, std::
       if (run % 43 == 7) v = i % 16 == 3 ? z : 0;
       if (run % 97 == 9 && i % 16 == 5) v = z < 0 ? NAN : INFINITY;
     }
-    const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
-    x[static_cast<std::size_t>(i)] =
-        type == cuda::Type::f32 ? __builtin_bit_cast(std::uint32_t, static_cast<float>(v))
-                                : formats::encode(f, v, formats::Rounding::nearest_even, formats::Overflow::nan).code;
+    x[static_cast<std::size_t>(i)] = bits_of(type, v);
   }
   return x;
 }
 
-float value_of(cuda::Type type, std::uint32_t bits) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(float, bits);
-  if (type == cuda::Type::bf16) return __builtin_bit_cast(float, bits << 16);
-  return formats::decode_float(formats::fp16, bits);
-}
-
-struct Case {
-  cuda::Type type;
-  std::int64_t rows, cols;
-  int offset;  ///< elements between the allocation and the matrix
-  std::vector<std::uint32_t> bits;
-
-  std::vector<float> padded(std::int64_t to) const {
-    std::vector<float> x(static_cast<std::size_t>(rows * to));
-    for (std::int64_t i = 0; i < rows * cols; ++i) {
-      x[static_cast<std::size_t>(i / cols * to + i % cols)] = value_of(type, bits[static_cast<std::size_t>(i)]);
-    }
-    return x;
-  }
-  cuda::Memory upload(cuda::Stream& stream) const {
-    const std::int64_t w = cuda::width(type), n = rows * cols;
-    cuda::Memory memory(stream.device(), (n + offset) * w);
-    std::vector<unsigned char> bytes(static_cast<std::size_t>(n * w));
-    for (std::int64_t i = 0; i < n; ++i) {
-      std::memcpy(bytes.data() + i * w, &bits[static_cast<std::size_t>(i)], static_cast<std::size_t>(w));
-    }
-    stream.upload(memory.as<unsigned char>() + offset * w, bytes.data(), n * w);
-    stream.wait();
-    return memory;
-  }
-};
-
-Case make_case(cuda::Type type, std::int64_t rows, std::int64_t cols, int offset, std::uint64_t seed, bool plain) {
-  return {type, rows, cols, offset, make_values(type, rows, cols, seed, plain)};
+StoredMatrix make_matrix(cuda::Type type, std::int64_t rows, std::int64_t cols, int offset, std::uint64_t seed, bool plain) {
+  return {{rows, cols, offset}, type, make_values(type, rows, cols, seed, plain)};
 }
 
 int failures = 0;
@@ -150,12 +116,12 @@ Expected on_the_cpu(const search::SearchTask& task, const std::vector<float>& x,
   return e;
 }
 
-void check(cuda::Stream& stream, const Case& c, const search::SearchTask& task, const cuda::DeviceHessians& hessians,
-           Kind kind, bool plain_too) {
-  const std::int64_t blocks = (c.cols + task.block - 1) / task.block, cols = blocks * task.block;
-  const Expected e = on_the_cpu(task, c.padded(cols), c.rows);
+void check(cuda::Stream& stream, const StoredMatrix& c, const search::SearchTask& task,
+           const cuda::DeviceHessians& hessians, Kind kind, bool plain_too) {
+  const std::int64_t blocks = (c.shape.cols + task.block - 1) / task.block, cols = blocks * task.block;
+  const Expected e = on_the_cpu(task, c.padded(task.block), c.shape.rows);
   const cuda::Memory in = c.upload(stream);
-  const cuda::Matrix matrix = {c.type, in.as<unsigned char>() + c.offset * cuda::width(c.type), c.rows, c.cols};
+  const cuda::Matrix matrix = c.in(in);
   const cuda::Memory scales(stream.device(), static_cast<std::int64_t>(e.scales.size())),
       packed(stream.device(), static_cast<std::int64_t>(e.packed.size())), tensor_scale(stream.device(), 4);
   stream.upload(tensor_scale.as<float>(), &task.tensor_scale, 4);
@@ -178,8 +144,8 @@ void check(cuda::Stream& stream, const Case& c, const search::SearchTask& task, 
     char what[160];
     std::snprintf(what, sizeof what, "%s block %d, H %s, T %g, type %d, [%lld, %lld] + %d%s", task.format->name,
                   task.block, kind_names[static_cast<int>(kind)], static_cast<double>(task.tensor_scale),
-                  static_cast<int>(c.type), static_cast<long long>(c.rows), static_cast<long long>(c.cols), c.offset,
-                  plain ? ", plain" : "");
+                  static_cast<int>(c.type), static_cast<long long>(c.shape.rows),
+                  static_cast<long long>(c.shape.cols), c.shape.offset, plain ? ", plain" : "");
     compare(std::string(what) + ", scales", blocks, e.scales, got_scales);
     compare(std::string(what) + ", codes", cols / 2, e.packed, got_packed);
     if (plain) continue;
@@ -196,7 +162,7 @@ void say(const char* what) {
   total = {};
 }
 
-float scale_of(const Case& c, const formats::BlockFormat& format) {
+float scale_of(const StoredMatrix& c, const formats::BlockFormat& format) {
   float amax = 0;
   for (const std::uint32_t bits : c.bits) {
     const float v = std::fabs(value_of(c.type, bits));
@@ -205,7 +171,7 @@ float scale_of(const Case& c, const formats::BlockFormat& format) {
   return sim::tensor_scale(amax, format.element_max(), 448);
 }
 
-void check_kind(cuda::Stream& stream, Kind kind, const std::vector<Case>& cases, const char* name,
+void check_kind(cuda::Stream& stream, Kind kind, const std::vector<StoredMatrix>& cases, const char* name,
                 const std::vector<int>& sizes) {
   search::SearchTask task = {};
   task.format = formats::find_block_format(name);
@@ -216,19 +182,19 @@ void check_kind(cuda::Stream& stream, Kind kind, const std::vector<Case>& cases,
     const search::Hessians hessians = search::make_hessians(make_tokens(kind, 512, cols).data(), 512, cols, block);
     const cuda::DeviceHessians on_device(stream, hessians);
     task.hessians = &hessians;
-    for (const Case& c : cases) {
-      if (c.cols > cols) continue;
+    for (const StoredMatrix& c : cases) {
+      if (c.shape.cols > cols) continue;
       for (const float tensor_scale : {1.0f, scale_of(c, *task.format)}) {
         if (tensor_scale != 1 && !task.format->tensor_scaled) continue;
         task.tensor_scale = tensor_scale;
-        check(stream, c, task, on_device, kind, c.rows <= 100);
+        check(stream, c, task, on_device, kind, c.shape.rows <= 100);
       }
     }
   }
 }
 
 void check_large(cuda::Stream& stream, Kind kind, std::int64_t rows, std::int64_t cols) {
-  const Case c = make_case(cuda::Type::bf16, rows, cols, 0, 99, true);
+  const StoredMatrix c = make_matrix(cuda::Type::bf16, rows, cols, 0, 99, true);
   search::SearchTask task = {};
   task.format = formats::find_block_format("nvfp4");
   task.method = search::find_method("nvfp4", "hessian");
@@ -247,11 +213,11 @@ int run() {
   cuda::Stream stream;
   check_large(stream, Kind::decaying, 2048, 4096);
   say("large");
-  std::vector<Case> cases;
+  std::vector<StoredMatrix> cases;
   for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
-    cases.push_back(make_case(type, 600, 512, 0, 1 + cases.size(), false));
-    cases.push_back(make_case(type, 67, 200, 3, 1 + cases.size(), false));
-    cases.push_back(make_case(type, 5, 7, 1, 1 + cases.size(), false));
+    cases.push_back(make_matrix(type, 600, 512, 0, 1 + cases.size(), false));
+    cases.push_back(make_matrix(type, 67, 200, 3, 1 + cases.size(), false));
+    cases.push_back(make_matrix(type, 5, 7, 1, 1 + cases.size(), false));
   }
   for (int k = 0; k < kinds; ++k) {
     const auto kind = static_cast<Kind>(k);

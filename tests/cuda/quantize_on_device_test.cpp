@@ -9,16 +9,13 @@
 #include "cuda/cuda.hpp"
 #include "search/search.hpp"
 #include "sim/encode_lanes.hpp"
+#include "tests/cuda/stored_matrix.hpp"
 
 namespace fp4scope {
 namespace {
 
 using formats::BlockFormat;
 
-struct Shape {
-  std::int64_t rows, cols;
-  int offset;  ///< elements between the allocation and the matrix
-};
 constexpr Shape shapes[] = {{256, 512, 0}, {67, 200, 0}, {33, 96, 1}, {128, 130, 3}, {1, 16, 0}, {5, 7, 5}};
 
 /// Values of mixed kinds, by block of 16: normal, heavy-tailed, tied, tiny, far apart, single, zeros with signs, and a
@@ -43,46 +40,10 @@ std::vector<std::uint32_t> make_values(cuda::Type type, std::int64_t n, std::uin
         break;
       default: break;
     }
-    const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
-    x[static_cast<std::size_t>(i)] =
-        type == cuda::Type::f32 ? __builtin_bit_cast(std::uint32_t, static_cast<float>(v))
-                                : formats::encode(f, v, formats::Rounding::nearest_even, formats::Overflow::nan).code;
+    x[static_cast<std::size_t>(i)] = bits_of(type, v);
   }
   return x;
 }
-
-float value_of(cuda::Type type, std::uint32_t bits) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(float, bits);
-  if (type == cuda::Type::bf16) return __builtin_bit_cast(float, bits << 16);
-  return formats::decode_float(formats::fp16, bits);
-}
-
-/// The matrix on the CPU, columns padded to a multiple of `block`, and on the device behind some other elements.
-struct Case {
-  Shape shape;
-  cuda::Type type;
-  std::vector<std::uint32_t> bits;
-
-  std::vector<float> padded(int block) const {
-    const std::int64_t cols = (shape.cols + block - 1) / block * block;
-    std::vector<float> x(static_cast<std::size_t>(shape.rows * cols));
-    for (std::int64_t i = 0; i < shape.rows * shape.cols; ++i) {
-      x[static_cast<std::size_t>(i / shape.cols * cols + i % shape.cols)] =
-          value_of(type, bits[static_cast<std::size_t>(i)]);
-    }
-    return x;
-  }
-  cuda::Memory upload(cuda::Stream& stream) const {
-    const std::int64_t w = cuda::width(type), n = shape.rows * shape.cols;
-    cuda::Memory memory(stream.device(), (n + shape.offset) * w);
-    std::vector<unsigned char> bytes(static_cast<std::size_t>(n * w));
-    for (std::int64_t i = 0; i < n; ++i)
-      std::memcpy(bytes.data() + i * w, &bits[static_cast<std::size_t>(i)], static_cast<std::size_t>(w));
-    stream.upload(memory.as<unsigned char>() + shape.offset * w, bytes.data(), n * w);
-    stream.wait();
-    return memory;
-  }
-};
 
 int failures = 0;
 std::int64_t compared = 0;
@@ -100,7 +61,7 @@ void compare(const std::string& what, const std::vector<std::uint8_t>& cpu, cons
 using Kernel = void (*)(cuda::Stream&, const search::SearchTask&, const cuda::Matrix&, std::uint8_t*, std::uint8_t*,
                         const float*);
 
-void check(cuda::Stream& stream, const Case& c, const search::SearchTask& task) {
+void check(cuda::Stream& stream, const StoredMatrix& c, const search::SearchTask& task) {
   const int block = task.block;
   const std::vector<float> x = c.padded(block);
   const std::int64_t cols = static_cast<std::int64_t>(x.size()) / c.shape.rows, blocks = cols / block;
@@ -111,8 +72,7 @@ void check(cuda::Stream& stream, const Case& c, const search::SearchTask& task) 
                               scales.data() + row * blocks, packed.data() + row * cols / 2);
   }
   const cuda::Memory in = c.upload(stream);
-  const cuda::Matrix matrix = {c.type, in.as<unsigned char>() + c.shape.offset * cuda::width(c.type), c.shape.rows,
-                               c.shape.cols};
+  const cuda::Matrix matrix = c.in(in);
   const cuda::Memory device_scales(stream.device(), static_cast<std::int64_t>(scales.size())),
       device_packed(stream.device(), static_cast<std::int64_t>(packed.size())), tensor_scale(stream.device(), 4);
   stream.upload(tensor_scale.as<float>(), &task.tensor_scale, 4);
@@ -137,7 +97,7 @@ void check(cuda::Stream& stream, const Case& c, const search::SearchTask& task) 
   }
 }
 
-void check_method(cuda::Stream& stream, const std::vector<Case>& cases, const search::Method& method) {
+void check_method(cuda::Stream& stream, const std::vector<StoredMatrix>& cases, const search::Method& method) {
   search::SearchTask task = {};
   task.format = formats::find_block_format(method.format);
   task.method = &method;
@@ -154,7 +114,7 @@ void check_method(cuda::Stream& stream, const std::vector<Case>& cases, const se
           if (tile_rows > 16) continue;
           task.tile_rows = tile_rows;
           if (!cuda::serves(task)) continue;
-          for (const Case& c : cases) {
+          for (const StoredMatrix& c : cases) {
             if (!slow || c.shape.rows < 50) check(stream, c, task);
           }
         }
@@ -170,8 +130,8 @@ struct Blocks {
   cuda::Type type;
   std::vector<std::uint32_t> bits;
 
-  Case as_case() const {
-    Case c = {{0, 256, 0}, type, bits};
+  StoredMatrix as_matrix() const {
+    StoredMatrix c = {{0, 256, 0}, type, bits};
     c.shape.rows = (static_cast<std::int64_t>(bits.size()) + 255) / 256;
     c.bits.resize(static_cast<std::size_t>(c.shape.rows * 256));
     return c;
@@ -280,7 +240,7 @@ bool has_fast_kernel(const search::Method& method) {
   return method.kind == MethodKind::rule || method.kind == MethodKind::four_over_six || method.kind == MethodKind::sse;
 }
 
-void check_fast(cuda::Stream& stream, const std::vector<Case>& large, const search::Method& method) {
+void check_fast(cuda::Stream& stream, const std::vector<StoredMatrix>& large, const search::Method& method) {
   search::SearchTask task = {};
   task.format = formats::find_block_format(method.format);
   task.method = &method;
@@ -289,20 +249,20 @@ void check_fast(cuda::Stream& stream, const std::vector<Case>& large, const sear
     if (tensor_scale != 1 && !task.format->tensor_scaled) continue;
     task.tensor_scale = tensor_scale;
     for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
-      std::vector<Case> cases = {all_elements(type, task).as_case(), all_boundaries(type, task).as_case(),
-                                 tied_blocks(type, 20000).as_case()};
-      for (const Case& c : large) {
+      std::vector<StoredMatrix> cases = {all_elements(type, task).as_matrix(), all_boundaries(type, task).as_matrix(),
+                                 tied_blocks(type, 20000).as_matrix()};
+      for (const StoredMatrix& c : large) {
         if (c.type == type) cases.push_back(c);
       }
       for (const int block : {16, 32}) {
         task.block = block;
-        for (const Case& c : cases) check(stream, c, task);
+        for (const StoredMatrix& c : cases) check(stream, c, task);
       }
     }
   }
 }
 
-bool extremes_are_the_same(cuda::Stream& stream, const Case& c) {
+bool extremes_are_the_same(cuda::Stream& stream, const StoredMatrix& c) {
   cuda::Extremes e = {0, 0, 0, 0, 0, ~std::uint64_t{0}};
   const std::int64_t n = c.shape.rows * c.shape.cols;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -331,21 +291,21 @@ int run() {
     return 77;
   }
   cuda::Stream stream;
-  std::vector<Case> cases;
+  std::vector<StoredMatrix> cases;
   for (const Shape& shape : shapes) {
     for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
       cases.push_back({shape, type, make_values(type, shape.rows * shape.cols, cases.size())});
     }
   }
-  for (const Case& c : cases) failures += !extremes_are_the_same(stream, c);
+  for (const StoredMatrix& c : cases) failures += !extremes_are_the_same(stream, c);
   for (const search::Method& method : search::all_methods) check_method(stream, cases, method);
   std::printf("shapes and types: %lld bytes compared, %d comparisons failed\n", static_cast<long long>(compared),
               failures);
-  std::vector<Case> large;
+  std::vector<StoredMatrix> large;
   for (const cuda::Type type : {cuda::Type::f32, cuda::Type::bf16, cuda::Type::f16}) {
     large.push_back({{512, 2048, 0}, type, make_values(type, 512 * 2048, 100)});
   }
-  for (const Case& c : large) failures += !extremes_are_the_same(stream, c);
+  for (const StoredMatrix& c : large) failures += !extremes_are_the_same(stream, c);
   for (const search::Method& method : search::all_methods) check_fast(stream, large, method);
   std::printf("%lld bytes compared, %d comparisons failed\n%s\n", static_cast<long long>(compared), failures,
               failures == 0 ? "all the same" : "DIFFERENT");

@@ -15,16 +15,13 @@
 #include "cuda/cuda.hpp"
 #include "formats/encode_float.hpp"
 #include "formats/pack.hpp"
+#include "tests/cuda/stored_matrix.hpp"
 
 namespace fp4scope {
 namespace {
 
 using formats::Rounding;
 
-struct Shape {
-  std::int64_t rows, cols;
-  int offset;  ///< elements between the allocation and the matrix
-};
 constexpr Shape shapes[] = {{32, 256, 0}, {19, 208, 0}, {33, 96, 1}, {18, 130, 3}, {1, 16, 8}, {5, 7, 5}};
 constexpr Shape large = {256, 1024, 0};  ///< where there are faster kernels
 
@@ -63,63 +60,30 @@ double value_of_kind(Data data, Random& random, std::int64_t i, double z) {
   return 0;
 }
 
-float float_of(cuda::Type type, std::uint32_t bits) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(float, bits);
-  if (type == cuda::Type::bf16) return __builtin_bit_cast(float, bits << 16);
-  return formats::decode_float(formats::fp16, bits);
-}
-
-struct Case {
-  Shape shape;
-  cuda::Type type;
+struct Case : StoredMatrix {
   Data data;
-  std::vector<std::uint32_t> bits;
 };
 
 Case make_case(const Shape& shape, cuda::Type type, Data data, std::uint64_t seed) {
   Random random(seed);
   std::normal_distribution<double> normal;
-  Case c = {shape, type, data, {}};
+  Case c = {{shape, type, {}}, data};
   const std::int64_t n = shape.rows * shape.cols;
   for (std::int64_t i = 0; i < n; ++i) {
     double v = value_of_kind(data, random, i, normal(random));
     if (data == Data::ties && i == n - 1) v = 2688;
-    const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
     const bool saturates = data == Data::huge;  // binary16 ends early
-    const auto overflow = saturates ? formats::Overflow::saturate : formats::Overflow::nan;
-    c.bits.push_back(type == cuda::Type::f32 ? __builtin_bit_cast(std::uint32_t, static_cast<float>(v))
-                                             : formats::encode(f, v, Rounding::nearest_even, overflow).code);
+    c.bits.push_back(bits_of(type, v, saturates ? formats::Overflow::saturate : formats::Overflow::nan));
   }
   return c;
 }
 
-/// A case's matrix on the CPU, columns padded with zeros, and on the device.
+/// A case, and its matrix on the device.
 struct Loaded {
   const Case& c;
   cuda::Memory memory;
 
-  Loaded(cuda::Stream& stream, const Case& from) : c(from) {
-    const std::int64_t w = cuda::width(c.type), n = c.shape.rows * c.shape.cols;
-    memory = cuda::Memory(stream.device(), (n + c.shape.offset) * w);
-    std::vector<unsigned char> bytes(static_cast<std::size_t>(n * w));
-    for (std::int64_t i = 0; i < n; ++i) {
-      std::memcpy(bytes.data() + i * w, &c.bits[static_cast<std::size_t>(i)], static_cast<std::size_t>(w));
-    }
-    stream.upload(memory.as<unsigned char>() + c.shape.offset * w, bytes.data(), n * w);
-    stream.wait();
-  }
-  cuda::Matrix matrix() const {
-    return {c.type, memory.as<unsigned char>() + c.shape.offset * cuda::width(c.type), c.shape.rows, c.shape.cols};
-  }
-  std::vector<float> padded(int block) const {
-    const std::int64_t cols = (c.shape.cols + block - 1) / block * block;
-    std::vector<float> x(static_cast<std::size_t>(c.shape.rows * cols));
-    for (std::int64_t i = 0; i < c.shape.rows * c.shape.cols; ++i) {
-      x[static_cast<std::size_t>(i / c.shape.cols * cols + i % c.shape.cols)] =
-          float_of(c.type, c.bits[static_cast<std::size_t>(i)]);
-    }
-    return x;
-  }
+  Loaded(cuda::Stream& stream, const Case& from) : c(from), memory(from.upload(stream)) {}
 };
 
 struct Bytes {
@@ -178,7 +142,7 @@ using Kernel = void (*)(cuda::Stream&, const search::RecipeTask&, int, int, cons
 
 void check(cuda::Stream& stream, const Loaded& in, const search::RecipeTask& task, int block, int tile_rows,
            const std::string& what) {
-  const Bytes cpu = on_cpu(task, block, tile_rows, in.padded(block), in.c.shape.rows);
+  const Bytes cpu = on_cpu(task, block, tile_rows, in.c.padded(block), in.c.shape.rows);
   const auto rows = in.c.shape.rows, scale_bytes = static_cast<std::int64_t>(cpu.scales.size()),
              code_bytes = static_cast<std::int64_t>(cpu.codes.size());
   const cuda::Memory scales(stream.device(), scale_bytes), codes(stream.device(), code_bytes);
@@ -187,7 +151,7 @@ void check(cuda::Stream& stream, const Loaded& in, const search::RecipeTask& tas
     Bytes gpu = {std::vector<std::uint8_t>(cpu.scales.size()), std::vector<std::uint8_t>(cpu.codes.size())};
     stream.fill(scales.as<void>(), 0xAA, scale_bytes);
     stream.fill(codes.as<void>(), 0xAA, code_bytes);
-    kernel(stream, task, block, tile_rows, in.matrix(), scales.as<std::uint8_t>(), codes.as<std::uint8_t>());
+    kernel(stream, task, block, tile_rows, in.c.in(in.memory), scales.as<std::uint8_t>(), codes.as<std::uint8_t>());
     stream.download(gpu.scales.data(), scales.as<void>(), scale_bytes);
     stream.download(gpu.codes.data(), codes.as<void>(), code_bytes);
     stream.wait();
@@ -199,7 +163,7 @@ void check(cuda::Stream& stream, const Loaded& in, const search::RecipeTask& tas
 float tensor_amax(const sim::Recipe& r, const Case& c) {
   float amax = 0;
   for (const std::uint32_t bits : c.bits) {
-    const float magnitude = std::fabs(float_of(c.type, bits));
+    const float magnitude = std::fabs(value_of(c.type, bits));
     if (std::isnan(magnitude) && r.nan_amax) return magnitude;
     if (magnitude > amax) amax = magnitude;
   }

@@ -9,6 +9,7 @@
 #include "cuda/fast.hpp"
 #include "search/search.hpp"
 #include "sim/encode_lanes.hpp"
+#include "tests/cuda/stored_matrix.hpp"
 
 namespace fp4scope {
 namespace {
@@ -56,18 +57,6 @@ constexpr Family families[] = {
      }},
 };
 
-std::uint32_t rounded(cuda::Type type, double v) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(std::uint32_t, static_cast<float>(v));
-  const formats::Format& f = type == cuda::Type::f16 ? formats::fp16 : formats::bf16;
-  return formats::encode(f, v, formats::Rounding::nearest_even, formats::Overflow::nan).code;
-}
-
-float value_of(cuda::Type type, std::uint32_t bits) {
-  if (type == cuda::Type::f32) return __builtin_bit_cast(float, bits);
-  if (type == cuda::Type::bf16) return __builtin_bit_cast(float, bits << 16);
-  return formats::decode_float(formats::fp16, bits);
-}
-
 struct Data {
   const char* name;
   cuda::Type type;
@@ -78,7 +67,7 @@ struct Data {
   Data(const Family& family, cuda::Type t, double s) : name(family.name), type(t), sigma(s), bits(elements) {
     std::mt19937_64 random(static_cast<std::uint64_t>(static_cast<int>(t) + 1) * 77 + static_cast<std::uint64_t>(s * 1e4));
     for (std::int64_t i = 0; i < elements; ++i) {
-      const std::uint32_t b = rounded(type, sigma * family.value(random, i));
+      const std::uint32_t b = bits_of(type, sigma * family.value(random, i));
       bits[static_cast<std::size_t>(i)] = b;
       const float magnitude = std::abs(value_of(type, b));
       if (std::isfinite(magnitude)) amax = std::max(amax, magnitude);
