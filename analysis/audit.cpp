@@ -175,6 +175,10 @@ double AgainstOriginal::optimal_share() const {
   return sums.searched && sums.blocks > 0 ? static_cast<double>(sums.optimal) / static_cast<double>(sums.blocks) : none;
 }
 
+std::int64_t Audit::with_original() const {
+  return std::count_if(tensors.begin(), tensors.end(), [](const AuditedTensor& t) { return t.original.has_value(); });
+}
+
 CodeCounts Audit::counts() const {
   CodeCounts all;
   for (const AuditedTensor& t : tensors) all.add(t.counts);

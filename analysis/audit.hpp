@@ -1,7 +1,7 @@
 // `audit`: what a quantized checkpoint is and how far it is from the best that its format can hold.
 //
-// Of its bytes alone: layout, codes, scales, what they are consistent with (code_counts.hpp), and whether MXFP4 is NVFP4
-// without loss (lossless.hpp). Beside the original: the weight error, the distance to the least one with the same
+// Of its bytes alone: layout, codes, scales, what they are consistent with (code_counts.hpp), and whether MXFP4 is
+// NVFP4 without loss (lossless.hpp). Beside the original: the weight error, the distance to the least one with the same
 // format, block and tensor scale, proved (optimum.hpp), and whose recipe it is (fingerprint.hpp).
 //
 // Weights pass by in pieces of rows: memory does not grow with the model.
@@ -64,6 +64,7 @@ struct Audit {
   std::string path, original;
   std::vector<AuditedTensor> tensors;
 
+  std::int64_t with_original() const;  ///< tensors
   /// Of all tensors. Formats may differ: then codes are bytes alone.
   CodeCounts counts() const;
   /// Errors and gap of all tensors that have an original, as if they were one; null without.

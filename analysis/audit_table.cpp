@@ -43,7 +43,9 @@ const std::vector<AuditColumn>& byte_columns() {
       {{"tensor_scale", "1", "the multiplier on decode; 1 where there is none"},
        [](Tensor t) -> io::Cell { return static_cast<double>(t.tensor_scale); }},
       {{"tensor_scale_stored", "", "as the multiplier, as its reciprocal, or not at all"},
-       [](Tensor t) -> io::Cell { return std::string(!t.scaled ? "none" : t.reciprocal ? "reciprocal" : "multiplier"); }},
+       [](Tensor t) -> io::Cell {
+         return std::string(!t.scaled ? "none" : t.reciprocal ? "reciprocal" : "multiplier");
+       }},
       {{"blocks", "1", "blocks in the tensor"}, [](Tensor t) -> io::Cell { return t.counts.blocks(); }},
       {{"code_entropy", "bit", "entropy of the element codes, an element"},
        [](Tensor t) -> io::Cell { return entropy(t.counts.codes); }},
@@ -105,7 +107,7 @@ const std::vector<AuditColumn>& original_columns() {
        [](Tensor t) -> io::Cell {
          return t.original ? fingerprint(t).share(fingerprint(t).first.blocks) : none;
        }},
-      {{"recipe_ulps", "1", "the tensor scale less the recipe's own, in units of the last place; NaN where it has none"},
+      {{"recipe_ulps", "1", "the tensor scale less the recipe's own, in units of the last place; NaN without"},
        [](Tensor t) -> io::Cell { return ulps(fingerprint(t).first); }},
       {{"same_recipes", "", "others that reproduce the same blocks of the sample"},
        [](Tensor t) -> io::Cell { return join(fingerprint(t).same, "; "); }},
@@ -126,7 +128,8 @@ const std::vector<AuditColumn>& original_columns() {
 }
 
 io::Dataset histogram(const std::string& path, const Histogram& counts, const char* format, const char* what) {
-  return {path, {256}, std::vector<std::int64_t>(counts.begin(), counts.end()), {{"format", format}, {"description", what}}};
+  const std::vector<std::int64_t> data(counts.begin(), counts.end());
+  return {path, {256}, data, {{"format", format}, {"description", what}}};
 }
 
 }  // namespace
@@ -145,10 +148,11 @@ AuditTable audit_table(const Audit& audit) {
     for (const auto* part : {&byte_columns(), &original_columns()}) {
       for (const AuditColumn& c : *part) record.row.push_back(c.cell(t));
     }
+    const std::string at = "/runs/" + run;
     record.datasets.push_back(
-        histogram("/runs/" + run + "/codes", t.counts.codes, t.format->element.name, "elements by their code"));
+        histogram(at + "/codes", t.counts.codes, t.format->element.name, "elements by their code"));
     record.datasets.push_back(
-        histogram("/runs/" + run + "/scale_codes", t.counts.scales, t.format->scale.name, "blocks by their scale byte"));
+        histogram(at + "/scale_codes", t.counts.scales, t.format->scale.name, "blocks by their scale byte"));
     table.records.push_back(std::move(record));
   }
   return table;

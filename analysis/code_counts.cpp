@@ -101,7 +101,8 @@ std::int64_t CodeCounts::saturated() const {
 }
 
 std::int64_t CodeCounts::nan_scales() const {
-  return count_scales(*this, [&](std::uint32_t code) { return std::isnan(formats::decode_double(format->scale, code)); });
+  return count_scales(*this,
+                      [&](std::uint32_t code) { return std::isnan(formats::decode_double(format->scale, code)); });
 }
 
 std::int64_t CodeCounts::value_zero_scales() const {
@@ -190,7 +191,8 @@ void minus_zeros(const CodeCounts& c, std::vector<std::string>& lines) {
   } else if (minus == 0) {
     lines.push_back(fmt::format("none of {} zeros is coded -0: consistent with ggml, and with positive data", plus));
   } else {
-    lines.push_back(fmt::format("{} of the zeros are coded -0: not consistent with ggml", percent(minus, minus + plus)));
+    lines.push_back(
+        fmt::format("{} of the zeros are coded -0: not consistent with ggml", percent(minus, minus + plus)));
   }
 }
 
@@ -200,10 +202,11 @@ void e4m3_range(const CodeCounts& c, std::vector<std::string>& lines) {
   if (largest == 0x7E) {
     lines.push_back("the largest block scale is 448 (7E): consistent with a tensor scale of amax / (6 * 448)");
   } else if (largest == 0x78) {
-    lines.push_back("the largest block scale is 256 (78): consistent with a tensor scale of amax / (6 * 256), as in 4/6");
+    lines.push_back(
+        "the largest block scale is 256 (78): consistent with a tensor scale of amax / (6 * 256), as in 4/6");
   } else if (largest < 0x7E) {
-    lines.push_back(fmt::format("the largest block scale byte is {:02X}: consistent with a tensor scale that is not this "
-                                "tensor's own (shared by fused layers, or none)",
+    lines.push_back(fmt::format("the largest block scale byte is {:02X}: consistent with a tensor scale that is not "
+                                "this tensor's own (shared by fused layers, or none)",
                                 largest));
   }
   if (c.subnormal_scales() > 0) {

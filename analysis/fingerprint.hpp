@@ -25,7 +25,7 @@ inline constexpr double mixture_share = 0.001;
 struct RecipeShare {
   std::string name;  ///< the recipe's, with METHOD and choices; "" where there is none
   std::string recipe, method;
-  std::int64_t sample_blocks = 0;                 ///< of the sample: reproduced (of the second: that the first does not)
+  std::int64_t sample_blocks = 0;                 ///< of the sample: reproduced; of the second: besides the first
   std::int64_t blocks = 0;                        ///< of everything, likewise
   std::optional<std::int64_t> tensor_scale_ulps;  ///< theirs less the recipe's own
 };

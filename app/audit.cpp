@@ -23,7 +23,8 @@ std::string percent(double share, int places = 2) {
 /// A recipe that explains most but not all of a tensor says so.
 std::string recipe_words(const analysis::Fingerprint& f) {
   if (f.verdict == "none") {
-    return f.first.name.empty() ? "none" : fmt::format("none ({} {} %)", f.first.name, percent(f.share(f.first.blocks), 1));
+    if (f.first.name.empty()) return "none";
+    return fmt::format("none ({} {} %)", f.first.name, percent(f.share(f.first.blocks), 1));
   }
   std::string words = f.first.name;
   if (f.first.blocks < f.blocks) words += fmt::format(" {} %", percent(f.share(f.first.blocks)));
@@ -86,8 +87,8 @@ void print_notes(const Audit& audit) {
 void print_total(const Audit& audit) {
   const auto total = audit.total();
   if (!total) return;
-  fmt::print("all {} tensors: error {} %, optimum {} %, gap {} %, {} % of {} blocks optimal, {} worse\n",
-             audit.tensors.size(), percent(total->weight_error(), 4), percent(total->optimal_error(), 4),
+  fmt::print("{} tensors with an original: error {} %, optimum {} %, gap {} %, {} % of {} blocks optimal, {} worse\n",
+             audit.with_original(), percent(total->weight_error(), 4), percent(total->optimal_error(), 4),
              percent(total->gap(), 4), percent(total->optimal_share()), total->sums.blocks, total->worse());
   for (const analysis::RecipeBlocks& r : audit.recipes()) {
     fmt::print("{}: {} blocks in {} tensors\n", r.name.empty() ? "no recipe" : r.name, r.blocks, r.tensors);

@@ -9,7 +9,7 @@ from harness import Case, Tensor, floats, read_safetensors, write_safetensors
 from reference import LEVELS, e4m3, ue8m0
 
 QUANTIZE = ["quantize", "in.safetensors", "-o", "out.safetensors"]
-VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "theory", "bench"]
+VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "audit", "theory", "bench"]
 SMALL = '[[input]]\ndistribution = "normal"\nrows = 4\ncols = 64\n'
 
 
