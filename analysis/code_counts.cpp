@@ -186,9 +186,7 @@ void zero_blocks(const CodeCounts& c, std::vector<std::string>& lines) {
 void minus_zeros(const CodeCounts& c, std::vector<std::string>& lines) {
   const std::int64_t minus = c.minus_zeros(), plus = c.plus_zeros();
   if (c.format->element.twos_complement || minus + plus < few) return;
-  if (plus == 0) {
-    lines.push_back(fmt::format("every one of {} zeros is coded -0: consistent with modelopt_mxfp4", minus));
-  } else if (minus == 0) {
+  if (minus == 0) {
     lines.push_back(fmt::format("none of {} zeros is coded -0: consistent with ggml, and with positive data", plus));
   } else {
     lines.push_back(
@@ -234,7 +232,7 @@ void largest_elements(const CodeCounts& c, std::vector<std::string>& lines) {
     lines.push_back("the largest element of every nonzero block is 3, 4 or 6: consistent with a scale rounded up or to "
                     "nearest, so that amax lies near 3 .. 6");
   } else if (!power && six + four == blocks) {
-    lines.push_back(fmt::format("the largest element of every nonzero block is 6, or 4 in {}: consistent with 4/6",
+    lines.push_back(fmt::format("the largest element of every nonzero block is 6, or 4 in {}: consistent with 4/6 and a search",
                                 percent(four, blocks)));
   } else {
     lines.push_back(fmt::format("{} of the nonzero blocks have no element 6, {} none above 3: consistent with a search",

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace fp4scope::analysis {
@@ -102,6 +103,31 @@ float amax_of(const QuantizeConfig& c, const Survey& survey) {
   return search::recipe_amax(*c.recipe, extremes, 2);
 }
 
+float stored(const sim::RecipeTensor& constants, const TheirTensorScale& theirs) {
+  return theirs.reciprocal ? constants.encode : constants.decode;
+}
+
+/// The constants of an amax that gives their tensor scale: layers that are fused share the largest one's. Of the few
+/// that do, the one with the fewest bits, for weights are often bf16. Nothing where no amax does.
+std::optional<sim::RecipeTensor> implied_constants(const QuantizeConfig& c, const TheirTensorScale& theirs) {
+  const float decode = theirs.reciprocal ? 1 / theirs.value : theirs.value;
+  const float guess = decode * sim::recipe_tensor(*c.recipe, 1, c.scale_max).range;
+  if (!(guess > 0) || !std::isfinite(guess)) return std::nullopt;
+  std::optional<sim::RecipeTensor> found;
+  int found_zeros = -1;
+  constexpr std::int32_t reach = 8;
+  for (std::int32_t k = -reach; k <= reach; ++k) {
+    const std::int32_t bits = __builtin_bit_cast(std::int32_t, guess) + k;
+    if (bits <= 0) continue;
+    const auto amax = __builtin_bit_cast(float, bits);
+    const sim::RecipeTensor constants = sim::recipe_tensor(*c.recipe, amax, c.scale_max);
+    if (stored(constants, theirs) != theirs.value || __builtin_ctz(bits) <= found_zeros) continue;
+    found = constants;
+    found_zeros = __builtin_ctz(bits);
+  }
+  return found;
+}
+
 }  // namespace
 
 std::vector<RecipeRow> recipe_rows(const formats::BlockFormat& format, int block, bool tiles) {
@@ -127,8 +153,12 @@ bool take_tensor_scale(RecipeRow& row, const Survey& survey, const TheirTensorSc
     return true;
   }
   sim::RecipeTensor own = sim::recipe_tensor(*c.recipe, a, c.scale_max);
-  distance = ulps(theirs.value, theirs.reciprocal ? own.encode : own.decode);
+  distance = ulps(theirs.value, stored(own, theirs));
   if (*distance == 0) return true;
+  if (const auto implied = implied_constants(c, theirs)) {
+    c.constants = implied;
+    return true;
+  }
   own.decode = theirs.reciprocal ? inverse : theirs.value;
   own.encode = theirs.reciprocal ? theirs.value : inverse;
   own.amax = a;

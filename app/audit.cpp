@@ -104,7 +104,7 @@ Json to_json(const analysis::AuditTable& table, const io::Record& record, const 
   j["codes"] = t.counts.codes;
   j["scale_codes"] = t.counts.scales;
   j["evidence"] = t.evidence;
-  if (t.original) j["same_recipes"] = t.original->fingerprint.same;
+  j["same_recipes"] = t.original ? t.original->fingerprint.same : std::vector<std::string>{};
   return j;
 }
 
