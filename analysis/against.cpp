@@ -335,136 +335,7 @@ Detection detect(const AgainstOptions& options, const Matrix& m, const Survey& s
   return {best.way, {format, codes, scales}};
 }
 
-/// A recipe's row on this format, with the choices that it has.
-struct Row {
-  RecipeRun run;
-  std::string recipe, method;
-  bool scaled = false;  ///< has a tensor scale
-};
-
-std::vector<std::string> words_of(const std::string& list) {
-  std::vector<std::string> words;
-  for (std::size_t at = 0; at < list.size();) {
-    const std::size_t end = std::min(list.find(' ', at), list.size());
-    words.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
-/// Rows of one method with each criterion, scale max and rounding that it knows.
-void add_rows(std::vector<Row>& rows, QuantizeWords words, const std::vector<std::string>& selects,
-              const std::vector<int>& scale_maxes, const std::vector<std::string>& roundings) {
-  for (const std::string& select : selects) {
-    for (const int scale_max : scale_maxes) {
-      for (const std::string& rounding : roundings) {
-        words.select = select;
-        words.scale_max = scale_max;
-        words.rounding = rounding;
-        const QuantizeConfig c = parse_config(words);
-        std::string name = c.recipe_name();
-        if (words.scale != "naive") name += " " + words.scale;
-        if (!select.empty() && selects.size() > 1) name += " " + select;
-        if (scale_max != 0) name += fmt::format(" {}", scale_max);
-        if (!rounding.empty()) name += " " + rounding;
-        const bool scaled = c.scaling != TensorScaling::none;
-        const bool plain = c.format->tensor_scaled && !scaled && (!c.recipe || c.recipe->tensor_optional);
-        rows.push_back({{plain ? name + ", no tensor scale" : name, c}, c.recipe_name(), words.scale, scaled});
-      }
-    }
-  }
-}
-
-void add_exact(std::vector<Row>& rows, const Way& way, bool tiles) {
-  std::vector<sim::ScaleRule> rules;
-  for (const search::Method& m : search::all_methods) {
-    using search::MethodKind;
-    if (m.format != std::string_view(way.format->name)) continue;
-    QuantizeWords words = {way.format->name, m.name, "", "", "propagate", way.block, 0};
-    words.tiles = tiles;
-    if (m.kind == MethodKind::rule) {
-      const auto same = [&](const sim::ScaleRule& r) {
-        return r.divisor == m.rule.divisor && r.rounding == m.rule.rounding && r.least == m.rule.least;
-      };
-      if (std::any_of(rules.begin(), rules.end(), same)) continue;
-      rules.push_back(m.rule);
-      add_rows(rows, words, {""}, {0}, {""});
-      if (!way.format->tensor_scaled || m.name != std::string_view("naive")) continue;
-      words.tensor_scale = "none";
-      add_rows(rows, words, {""}, {0}, {""});
-    }
-    const bool searched = m.kind == MethodKind::sse && (!tiles || way.format->element.bits <= 4);
-    if (searched) add_rows(rows, words, {""}, {0}, {""});
-    if (m.chooses() && m.name != std::string_view("4over6_prevent_zero")) {
-      const bool two = m.kind == MethodKind::four_over_six;
-      add_rows(rows, words, {"mse", "mae", "absmax"}, two ? std::vector<int>{256, 448} : std::vector<int>{0}, {""});
-    }
-  }
-}
-
-void add_recipe(std::vector<Row>& rows, const sim::Recipe& r, const Way& way, bool tiles) {
-  if (r.format != std::string_view(way.format->name) || (r.block != 0 && r.block != way.block)) return;
-  if (tiles && !r.tiles) return;
-  QuantizeWords words = {way.format->name, words_of(r.methods).front(), "", "", "", way.block, 0};
-  words.recipe = r.name;
-  words.tiles = tiles;
-  const bool choice = r.element.offers(formats::Rounding::nearest_away);
-  const std::vector<std::string> selects =
-      words_of(r.selects).empty() ? std::vector<std::string>{""} : words_of(r.selects);
-  const bool two = r.candidates == sim::Candidates::four_over_six;
-  add_rows(rows, words, selects, two ? std::vector<int>{256, 448} : std::vector<int>{0},
-           choice ? std::vector<std::string>{"rna", "rne", "rtz"} : std::vector<std::string>{""});
-  if (!r.tensor_optional) return;
-  words.tensor_scale = "none";
-  add_rows(rows, words, selects, {0}, {""});
-}
-
-/// Every recipe and method of the format, in the order of the tables. Whether one takes non-finite data is its own
-/// question.
-std::vector<Row> all_rows(const Way& way, bool tiles) {
-  std::vector<Row> rows;
-  add_exact(rows, way, tiles);
-  for (const sim::Recipe& r : sim::all_recipes) add_recipe(rows, r, way, tiles);
-  return rows;
-}
-
-std::int64_t ulps(float theirs, float ours) {
-  return static_cast<std::int64_t>(__builtin_bit_cast(std::int32_t, theirs)) - __builtin_bit_cast(std::int32_t, ours);
-}
-
-/// The amax that a run takes of the data.
-float amax_of(const QuantizeConfig& c, const Survey& survey) {
-  if (!c.recipe) return survey.finite_amax();
-  const float extremes[] = {survey.amax(), survey.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
-  return search::recipe_amax(*c.recipe, extremes, 2);
-}
-
-/// Puts their tensor scale in place of the row's own, and says how far from it that is. False: the row has none.
-bool take_tensor_scale(Row& row, const Survey& survey, const TheirTensorScale& theirs,
-                       std::optional<std::int64_t>& distance) {
-  QuantizeConfig& c = row.run.config;
-  if (!row.scaled) return theirs.value == 1;
-  const float a = amax_of(c, survey), inverse = 1 / theirs.value;
-  if (!c.recipe) {
-    const float own = sim::tensor_scale(a, c.format->element_max(), c.scale_max);
-    const bool same = theirs.reciprocal ? 1 / own == theirs.value : own == theirs.value;
-    distance = theirs.reciprocal ? ulps(theirs.value, 1 / own) : ulps(theirs.value, own);
-    if (same) return true;
-    c.scaling = TensorScaling::value;
-    c.scaling_value = theirs.reciprocal ? inverse : theirs.value;
-    return true;
-  }
-  sim::RecipeTensor own = sim::recipe_tensor(*c.recipe, a, c.scale_max);
-  distance = ulps(theirs.value, theirs.reciprocal ? own.encode : own.decode);
-  if (*distance == 0) return true;
-  own.decode = theirs.reciprocal ? inverse : theirs.value;
-  own.encode = theirs.reciprocal ? theirs.value : inverse;
-  own.amax = a;
-  c.constants = own;
-  return true;
-}
-
-RecipeCount count_row(const Row& row, const TensorPair& pair) {
+RecipeCount count_row(const RecipeRow& row, const TensorPair& pair) {
   RecipeCount count = {row.run.name, row.recipe, row.method, 0, 0, 0, 0, 0, 0, {}};
   const Quantized& q = *pair.ours;
   count.blocks = q.rows * q.blocks_per_row();
@@ -490,7 +361,7 @@ RecipeCount count_row(const Row& row, const TensorPair& pair) {
 }
 
 /// What --recipe and --scale name.
-bool wanted(const Row& row, const AgainstOptions& o) {
+bool wanted(const RecipeRow& row, const AgainstOptions& o) {
   if (!o.recipe.empty() && row.recipe != o.recipe) return false;
   if (o.method.empty() || row.method == o.method) return true;
   const QuantizeConfig& c = row.run.config;
@@ -500,8 +371,8 @@ bool wanted(const Row& row, const AgainstOptions& o) {
          method->rule.rounding == c.method->rule.rounding && method->rule.least == c.method->rule.least;
 }
 
-void check_recipe(const std::vector<Row>& rows, const AgainstOptions& o, const Way& way) {
-  if (std::any_of(rows.begin(), rows.end(), [&](const Row& row) { return wanted(row, o); })) return;
+void check_recipe(const std::vector<RecipeRow>& rows, const AgainstOptions& o, const Way& way) {
+  if (std::any_of(rows.begin(), rows.end(), [&](const RecipeRow& row) { return wanted(row, o); })) return;
   QuantizeWords words = {way.format->name, o.method, "", "", "", way.block, 0};
   words.recipe = o.recipe;
   words.tiles = o.tiles;
@@ -551,7 +422,7 @@ TensorPair read_theirs(const Detection& d, const Matrix& m, std::int64_t cols, c
 
 /// Ranked: blocks that agree whole, then scales, then elements, then the nearest tensor scale, then the tables' order.
 struct Ranked {
-  Row row;
+  RecipeRow row;
   RecipeCount count;
 };
 
@@ -577,17 +448,16 @@ AgainstReport compare_against(const AgainstOptions& options, const std::string& 
                           d.way.block, d.choices,    theirs.tensor_scale, {},          {}};
   const Matrix m = pad_columns(matrix, d.way.block);
   TensorPair pair = read_theirs(d, m, matrix.cols, theirs);
-  std::vector<Row> rows = all_rows(d.way, options.tiles);
+  const std::vector<RecipeRow> rows = recipe_rows(*d.way.format, d.way.block, options.tiles);
   check_recipe(rows, options, d.way);
   std::vector<Ranked> ranked;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (options.stop && *options.stop) return report;
     if (options.progress) options.progress(static_cast<double>(i) / static_cast<double>(rows.size()), rows[i].run.name);
-    Row row = rows[i];
+    RecipeRow row = rows[i];
     std::optional<std::int64_t> distance;
     if (theirs.tensor_scale && !take_tensor_scale(row, survey, *theirs.tensor_scale, distance)) continue;
-    const bool undefined = row.run.config.recipe && !row.run.config.recipe->nan_defined;
-    if (undefined && !survey.describe_nonfinite().empty()) continue;
+    if (!defined_on(row, survey)) continue;
     const Quantized q = quantize(row.run.config, m, name, nullptr, options.stop);
     if (options.stop && *options.stop) return report;
     pair.run = &row.run;

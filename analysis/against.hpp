@@ -17,14 +17,9 @@
 #include <vector>
 
 #include "analysis/difference_classes.hpp"
+#include "analysis/recipe_rows.hpp"
 
 namespace fp4scope::analysis {
-
-/// A tensor scale as files have it: what values are multiplied by on decode, D, or its reciprocal, S.
-struct TheirTensorScale {
-  float value = 1;
-  bool reciprocal = false;
-};
 
 /// Their bytes as they lie, and what else is known of them.
 struct TheirBytes {

@@ -539,10 +539,10 @@ Quantized start_quantized(const QuantizeConfig& config, std::int64_t rows, std::
   }
   const float extremes[] = {piece.whole.amax(), piece.whole.has_nan() ? std::numeric_limits<float>::quiet_NaN() : 0};
   q.amax = search::recipe_amax(*config.recipe, extremes, 2);
-  if (config.scaling == TensorScaling::amax) {
-    q.constants = config.constants ? *config.constants : sim::recipe_tensor(*config.recipe, q.amax, config.scale_max);
-  }
+  const bool scaled = config.scaling == TensorScaling::amax;
+  if (scaled) q.constants = sim::recipe_tensor(*config.recipe, q.amax, config.scale_max);
   q.constants.amax = q.amax;
+  if (scaled && config.constants) q.constants = *config.constants;
   q.tensor_scale = q.constants.decode;
   return q;
 }

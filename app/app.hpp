@@ -43,6 +43,7 @@ void add_mma(CLI::App& app, Context& context);
 void add_mac(CLI::App& app, Context& context);
 void add_matmul(CLI::App& app, Context& context);
 void add_linear(CLI::App& app, Context& context);
+void add_audit(CLI::App& app, Context& context);
 
 /// "fp4scope 0.1.0", "0.1.0" and the commit it was built from.
 std::string tool();

@@ -19,7 +19,7 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {"audit"};
+const std::vector<std::string> planned_verbs = {};
 
 std::vector<std::string> verb_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -97,6 +97,7 @@ int run(int argc, char** argv) {
   add_mac(app, context);
   add_matmul(app, context);
   add_linear(app, context);
+  add_audit(app, context);
   add_bench(app, context);
   for (CLI::App* command : app.get_subcommands(nullptr)) {
     command->add_flag("--json", context.common.json, "print JSON for machines");

@@ -1,4 +1,4 @@
-"""The command: makes a page, figures and CSV from a results file of `fp4scope sweep`.
+"""The command: makes a page, figures and CSV from a results file of `fp4scope sweep` or `fp4scope audit`.
 
 DIR/index.html is self-contained; DIR/figures/NAME.svg and NAME.csv hold each figure and the data behind it; DIR/table.csv
 holds the table. The same file gives the same bytes.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .figures import MAKERS, plots
+from . import audit, figures
 from .page import page
 from .results import ReportError, load
 from .style import on_paper
@@ -32,16 +32,16 @@ def write(path, text):
 
 def write_report(results, name, directory):
     """Writes the page, the figures and the CSV; returns the figures."""
-    figures = directory / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for stale in MAKERS:
+    folder = directory / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*figures.MAKERS, *audit.MAKERS):
         for ending in (".svg", ".csv"):
-            (figures / (stale + ending)).unlink(missing_ok=True)
-    made = plots(results)
+            (folder / (stale + ending)).unlink(missing_ok=True)
+    made = (audit if results.audits else figures).plots(results)
     for plot in made:
         if plot.figure:
-            write(figures / f"{plot.name}.svg", on_paper(plot.svg))
-        write(figures / f"{plot.name}.csv", csv_text(plot.header, plot.rows))
+            write(folder / f"{plot.name}.svg", on_paper(plot.svg))
+        write(folder / f"{plot.name}.csv", csv_text(plot.header, plot.rows))
     write(directory / "table.csv", csv_text(results.table, zip(*results.table.values())))
     write(directory / "index.html", page(results, made, name))
     return [plot for plot in made if plot.figure]

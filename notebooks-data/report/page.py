@@ -7,12 +7,14 @@ import re
 
 import numpy as np
 
+from . import audit
 from .groups import grouped, listed, tensors, title_of
 from .style import theme_css, themed_svg
 from .words import finding, summary
 
-LEADING = ("run", "input", "tensor", "format", "block", "method", "select", "weight_error", "output_error")  # first in the page's table
-PERCENT = re.compile(r"(_share|_error|_term|relative_mse(_low|_high)?)$|^cause_")
+LEADING = ("run", "input", "tensor", "format", "block", "method", "select", "weight_error", "output_error",
+           "optimal_error", "gap", "optimal_share", "verdict", "recipe")  # first in the page's table
+PERCENT = re.compile(r"(_share|_error|_term|relative_mse(_low|_high)?)$|^cause_|^gap$")
 ABSOLUTE = {"max_error"}  # ends in _error, but in the tensor's own units
 
 escape = functools.partial(html.escape, quote=True)
@@ -142,15 +144,30 @@ def plain_table(plot):
             f'<p class="note">{escape(plot.caption)} <a href="figures/{plot.name}.csv">CSV</a></p>\n')
 
 
-def page(results, made, name):
-    """index.html as text."""
-    attributes = results.attributes
+def sweep_words(results):
+    """Heading, line below it, what precedes the figures and what follows the table, of a sweep."""
     about = [f"{results.size} row{'s' * (results.size != 1)}"]
     if results.size:
         about += [f"{len(tensors(results))} tensor{'s' * (len(tensors(results)) != 1)}", listed(title_of(g) for g in grouped(results))]
     banner = "" if results.complete else ('<p class="banner" role="alert">Incomplete: the run was interrupted. Every row here is finished, '
                                           "but some are missing (go on with <code>fp4scope sweep --resume</code>).</p>\n")
-    told = f'<p class="finding">{escape(finding(results))}</p>\n' if results.size else ""
+    told = f'<p class="finding">{escape(finding(results))}</p>\n{summary_html(results)}' if results.size else ""
+    configuration = escape(str(results.attributes.get("configuration", "not recorded")))
+    return ("Block-scaled 4-bit quantization", "; ".join(about), banner + told,
+            f"<details><summary>Configuration</summary><pre>{configuration}</pre></details>")
+
+
+def audit_words(results):
+    """The same of an audit."""
+    original = results.attributes.get("original") or "no original"
+    told = f'<p class="finding">{escape(audit.finding(results))}</p>\n' if results.size else ""
+    return "Audit of a quantized checkpoint", f"{results.attributes.get('checkpoint', '')}; {original}", told, ""
+
+
+def page(results, made, name):
+    """index.html as text."""
+    attributes = results.attributes
+    heading, about, told, after = (audit_words if results.audits else sweep_words)(results)
     provenance = "; ".join(f"{escape(key.replace('_', ' '))} {escape(str(attributes[key]))}"
                            for key in ("tool", "tool_version", "git_commit", "seed", "schema_version") if key in attributes)
     return f"""<!DOCTYPE html>
@@ -164,12 +181,12 @@ def page(results, made, name):
 </head>
 <body>
 <main>
-<h1>Block-scaled 4-bit quantization: {escape(name)}</h1>
-<p class="sub">{escape("; ".join(about))}</p>
-{banner}{told}{summary_html(results) if results.size else ""}
+<h1>{heading}: {escape(name)}</h1>
+<p class="sub">{escape(about)}</p>
+{told}
 {"".join(figure_html(plot) for plot in made)}<h2>All results</h2>
 {table_html(results)}
-<details><summary>Configuration</summary><pre>{escape(str(attributes.get("configuration", "not recorded")))}</pre></details>
+{after}
 <footer>{provenance}</footer>
 </main>
 {f"<script>{part('page.js')}</script>" if results.size else ""}

@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 
 NEEDED = ("run", "input", "tensor", "rows", "cols", "format", "block", "method", "weight_error", "relative_mse", "mse")
+AUDIT = ("run", "tensor", "format", "block", "blocks", "weight_error", "optimal_error", "gap", "optimal_share", "verdict", "recipe",
+         "recipe_share", "second_recipe", "second_share", "unexplained_share")  # what the figures of an audit need
 PROFILES = ("code", "ratio", "column", "row", "scale_code")  # what the figures draw of /runs
 
 
@@ -30,10 +32,16 @@ class Results:
     notes: dict                                  # column: (unit, description)
     moves: dict = field(default_factory=dict)    # run: {offset: blocks}
     profiles: dict = field(default_factory=dict)  # (run, place): Profile
+    histograms: dict = field(default_factory=dict)  # (run, name): (counts, the codes' format); of an audit
 
     @property
     def size(self):
         return len(self.table["run"])
+
+    @property
+    def audits(self):
+        """Whether `fp4scope audit` wrote the file."""
+        return self.attributes.get("kind") == "audit"
 
     @property
     def complete(self):
@@ -93,19 +101,34 @@ def read_profiles(file, runs):
     return profiles
 
 
+def read_histograms(file, runs):
+    """{(run, name): (counts, format)} of an audit."""
+    found = {}
+    for run in runs:
+        group = file.get(f"runs/{run}")
+        for name in ("codes", "scale_codes") if isinstance(group, h5py.Group) else ():
+            if name in group and group[name].shape == (256,):
+                found[run, name] = group[name][()], as_text(group[name].attrs.get("format", ""))
+    return found
+
+
 def parse(file):
     """Results from an open file. Raises ReportError without the file's name."""
     group = file.get("table")
     if not isinstance(group, h5py.Group):
         raise ReportError("no group /table, so not a results file (make one with `fp4scope sweep -o FILE.h5`)")
     table = {name: read_column(group[name]) for name in column_order(group) if isinstance(group[name], h5py.Dataset)}
-    lacking = [name for name in NEEDED if name not in table]
+    attributes = {name: as_text(v) if isinstance(v, (bytes, str)) else np.asarray(v).tolist() for name, v in file.attrs.items()}
+    audits = attributes.get("kind") == "audit"
+    lacking = [name for name in (AUDIT if audits else NEEDED) if name not in table]
     if lacking:
-        raise ReportError(f"the table lacks the column {lacking[0]} (make the file again with this version's `fp4scope sweep`)")
+        verb = "audit" if audits else "sweep"
+        raise ReportError(f"the table lacks the column {lacking[0]} (make the file again with this version's `fp4scope {verb}`)")
     if len({len(column) for column in table.values()}) > 1:
         raise ReportError("the table's columns differ in length (the file is damaged; make it again)")
     notes = {name: tuple(as_text(group[name].attrs.get(key, "")) for key in ("unit", "description")) for name in table}
-    attributes = {name: as_text(v) if isinstance(v, (bytes, str)) else np.asarray(v).tolist() for name, v in file.attrs.items()}
+    if audits:
+        return Results(attributes, table, notes, histograms=read_histograms(file, table["run"]))
     return Results(attributes, table, notes, read_moves(file, table["run"]), read_profiles(file, table["run"]))
 
 

@@ -10,6 +10,7 @@ from reference import LEVELS, e4m3, ue8m0
 
 QUANTIZE = ["quantize", "in.safetensors", "-o", "out.safetensors"]
 VERBS = ["sweep", "report", "quantize", "dequantize", "convert", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "matmul", "linear", "mma", "mac", "theory", "bench"]
+VERBS = ["sweep", "report", "quantize", "dequantize", "encode", "formats", "recipes", "crosscheck", "verify", "decompose", "audit", "theory", "bench"]
 SMALL = '[[input]]\ndistribution = "normal"\nrows = 4\ncols = 64\n'
 
 
