@@ -123,11 +123,4 @@ void add_device(CLI::App& command, std::string& device) {
       ->type_name("D");
 }
 
-void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead) {
-  const auto refuse = [name, instead](const std::vector<std::string>&) -> bool {
-    throw UsageError("quantize", "'" + name + "' is not built yet", instead);
-  };
-  command.add_option(name, refuse, what + " (not built yet)")->expected(0, 1)->type_name("");
-}
-
 }  // namespace fp4scope::app

@@ -79,7 +79,4 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
 /// --device, "cpu" unless given: analysis::parse_device's words.
 void add_device(CLI::App& command, std::string& device);
 
-/// An option that is designed but not built: giving it exits 2 and says what there is.
-void add_planned(CLI::App& command, const std::string& name, const std::string& what, const std::string& instead);
-
 }  // namespace fp4scope::app

@@ -19,8 +19,6 @@
 namespace fp4scope::app {
 namespace {
 
-const std::vector<std::string> planned_verbs = {};
-
 std::vector<std::string> verb_names(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands(nullptr)) names.push_back(command->get_name());
@@ -44,10 +42,6 @@ std::string explain(const CLI::App& app, const std::vector<std::string>& words, 
   };
   if (words.empty()) return fmt::format("no verb (there are: {}; fp4scope --help)", analysis::join(verbs));
   if (words[0].rfind('-', 0) != 0 && !is_verb(words[0])) {
-    for (const std::string& planned : planned_verbs) {
-      if (planned == words[0])
-        return fmt::format("'{}' is not built yet (there are: {})", planned, analysis::join(verbs));
-    }
     return fmt::format("unknown verb '{}' ({})", words[0], analysis::suggestion(words[0], verbs));
   }
   const bool verb_first = is_verb(words[0]);
