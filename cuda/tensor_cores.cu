@@ -18,7 +18,7 @@
 // 62-63 the swizzling mode, 0 for none; the rest 0.
 //
 // What ptxas 13.0 makes of them for sm_90a: an HMMA of mma.sync with 16 or 32 bits; 12 F2FP (unpacking to binary16), 2
-// HMMA and 4 FADD, or 2 HADD2, of mma.sync with FP8; an HGMMA or QGMMA of wgmma. For sm_120a: QMMA for FP8, OMMA for e2m1.
+// HMMA and 4 FADD, or 2 HADD2, of mma.sync with FP8; HGMMA or QGMMA of wgmma. For sm_120a: QMMA for FP8, OMMA for e2m1.
 #include <string>
 #include <string_view>
 #include <type_traits>
