@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -57,14 +57,8 @@ std::vector<io::SafetensorsWriter::Entry> layout_entries(const LayoutFormat& lay
 float decode_scale_of(float s) { return 1.0f / s; }
 
 float encode_scale_of(float d) {
-  constexpr float largest = std::numeric_limits<float>::max();
-  const float nearest = std::fmin(1.0f / d, largest);
-  const auto distance = [d](float s) { return std::fabs(static_cast<double>(decode_scale_of(s)) - d); };
-  float best = nearest;
-  for (const float s : {std::nextafter(nearest, 0.0f), std::fmin(std::nextafter(nearest, 2 * nearest), largest)}) {
-    if (distance(s) < distance(best)) best = s;
-  }
-  return best;
+  constexpr float least = 0x1.000008p-128f;  // the reciprocal of the binary32 before it is Inf
+  return std::clamp(1.0f / d, least, std::numeric_limits<float>::max());
 }
 
 std::string module_of(const std::string& tensor) {

@@ -269,7 +269,7 @@ using Levels = std::array<std::array<double, 16>, 2>;
 
 Levels levels_of(const formats::BlockFormat& format) {
   Levels levels = {};
-  for (std::uint32_t code = 0; code < 16; ++code) {
+  for (std::uint8_t code = 0; code < 16; ++code) {
     levels[0][code] = sim::dequantize(format, code, 1, false);
     levels[1][code] = format.selects() ? sim::dequantize(format, code, 1, true) : 0;
   }
@@ -405,8 +405,8 @@ void copy_tensor(const io::TensorFile& file, const io::TensorInfo& t, io::Safete
   const std::span<const std::byte> raw = file.raw(t);
   for (std::size_t at = 0; at < raw.size(); at += copied_at_once) {
     out.write_part(t.name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
+    file.release(t);
   }
-  file.release(t);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
