@@ -74,7 +74,7 @@ int run(analysis::ConvertOptions& o, bool json) {
 void add_convert(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("convert", "a quantized checkpoint in another layout, bit for bit");
   auto o = std::make_shared<analysis::ConvertOptions>();
-  command->add_option("CKPT", o->in, "a folder, a .safetensors file or a .gguf file")->required()->type_name("");
+  command->add_option("CKPT", o->in, "a folder or a .safetensors file")->required()->type_name("");
   command->add_option("-o,--output", o->out, "a folder that isn't there yet")->required()->type_name("DIR");
   command->add_option("--as", o->layout, analysis::join(analysis::layout_names(), " or "))
       ->required()
