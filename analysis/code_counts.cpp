@@ -232,7 +232,8 @@ void largest_elements(const CodeCounts& c, std::vector<std::string>& lines) {
     lines.push_back("the largest element of every nonzero block is 3, 4 or 6: consistent with a scale rounded up or to "
                     "nearest, so that amax lies near 3 .. 6");
   } else if (!power && six + four == blocks) {
-    lines.push_back(fmt::format("the largest element of every nonzero block is 6, or 4 in {}: consistent with 4/6 and a search",
+    lines.push_back(fmt::format("the largest element of every nonzero block is 6, or 4 in {}: consistent with 4/6 and "
+                                "with a search",
                                 percent(four, blocks)));
   } else {
     lines.push_back(fmt::format("{} of the nonzero blocks have no element 6, {} none above 3: consistent with a search",

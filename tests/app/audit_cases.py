@@ -491,7 +491,7 @@ class Evidence(Audits):
         self.assertIn("not consistent with ggml", self.lines(x, "--format", "mxfp4"))
         self.assertIn("consistent with ggml", self.lines(x, "--format", "mxfp4", "--recipe", "ggml"))
         self.assertIn("is 4 or 6", self.lines(x, "--format", "mxfp4"))
-        self.assertIn(" a search", self.lines(x, "--format", "nvfp4", "--scale", "sse"))
+        self.assertIn("with a search", self.lines(x, "--format", "nvfp4", "--scale", "sse"))
 
     def test_no_line_claims(self):
         for line in self.lines(weights(64, 256), "--format", "nvfp4", "--scale", "sse").split(" | "):
