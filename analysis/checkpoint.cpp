@@ -294,6 +294,32 @@ std::optional<StoredWeight> read_weight(const std::string& path, const io::Tenso
   return w;
 }
 
+/// A weight of a .gguf file: one tensor holds codes and scales. D of NVFP4 lies in X.scale; without, it is 1.
+std::optional<StoredWeight> read_gguf_weight(const std::string& path, const io::TensorFile& file,
+                                             const Declared& declared, const io::TensorInfo& t) {
+  const BlockFormat* const format = t.dtype.name == "MXFP4"   ? &formats::mxfp4
+                                    : t.dtype.name == "NVFP4" ? &formats::nvfp4
+                                                              : nullptr;
+  if (!format) return std::nullopt;
+  constexpr Layout gguf = {"gguf", "", "", "", ".scale", false, {}};
+  const std::optional<std::string> base = without(t.name, ".weight");
+  Reading r = {path, file, gguf, declared, base.value_or(t.name), {}};
+  StoredWeight& w = r.weight;
+  w.name = t.name;
+  w.layout = gguf.name;
+  w.format = format;
+  w.block = format->block;
+  w.shape = t.shape;
+  w.codes = w.scales = &t;
+  if (t.shape.empty() || t.elements() < 1 || t.elements() > most_elements) {
+    r.refuse(t, "has the shape " + t.shape_text() + ", which no matrix has");
+  }
+  w.cols = t.shape.back();
+  w.rows = t.elements() / w.cols;
+  if (format->tensor_scaled && file.find(r.base + gguf.tensor_scale)) take_tensor_scale(r);
+  return w;
+}
+
 /// Of a file of our own: format and block. Refused are codes in another basis and formats that it defines itself.
 void take_record(const std::string& path, const io::TensorFile& file, Declared& declared) {
   const auto found = file.metadata().find("fp4scope");
@@ -320,6 +346,11 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path), file_(io::open_te
   take_record(path, *file_, declared);
   std::set<const io::TensorInfo*> taken;
   for (const io::TensorInfo& t : file_->tensors()) {
+    if (std::optional<StoredWeight> w = read_gguf_weight(path, *file_, declared, t)) {
+      taken.insert({w->codes, w->tensor_scale});
+      weights_.push_back(std::move(*w));
+      continue;
+    }
     for (const Layout& layout : layouts) {
       std::optional<StoredWeight> w = read_weight(path, *file_, layout, declared, t);
       if (!w) continue;
@@ -334,9 +365,30 @@ Checkpoint::Checkpoint(const std::string& path) : path_(path), file_(io::open_te
   }
   if (weights_.empty()) {
     throw Error(path, "holds no quantized weight of a known layout",
-                "known: compressed_tensors, modelopt, gpt_oss, fp_quant, fouroversix, fp4scope quantize");
+                "known: compressed_tensors, modelopt, gpt_oss, fp_quant, fouroversix, gguf, fp4scope quantize");
   }
 }
+
+namespace {
+
+/// Rows of a .gguf tensor, whose blocks hold scales and then nibbles.
+void read_gguf_rows(const StoredWeight& w, const std::uint8_t* bytes, Quantized& q) {
+  const formats::NibbleOrder order = w.block == 32 ? formats::ggml_mxfp4_nibbles : formats::ggml_nvfp4_nibbles;
+  const std::int64_t row_bytes = w.cols / order.elements * formats::nibble_block_bytes(order);
+#pragma omp parallel for schedule(static)
+  for (std::int64_t row = 0; row < q.rows; ++row) {
+    const std::uint8_t* const in = bytes + (q.first_row + row) * row_bytes;
+    for (std::int64_t c = 0; c < q.cols; ++c) {
+      const formats::NibblePosition at = formats::nibble_position(order, c);
+      q.codes[static_cast<std::size_t>(row * q.cols + c)] = at.high ? in[at.byte] >> 4 : in[at.byte] & 15;
+      if (c % w.block == 0) {
+        q.scales[static_cast<std::size_t>(row * q.blocks_per_row() + c / w.block)] = in[formats::scale_byte(order, c)];
+      }
+    }
+  }
+}
+
+}  // namespace
 
 Quantized Checkpoint::read(const StoredWeight& w, std::int64_t first, std::int64_t count) const {
   Quantized q;
@@ -349,12 +401,16 @@ Quantized Checkpoint::read(const StoredWeight& w, std::int64_t first, std::int64
   const auto* const scales = reinterpret_cast<const std::uint8_t*>(file_->raw(*w.scales).data());
   const auto* const packed = reinterpret_cast<const std::uint8_t*>(file_->raw(*w.codes).data()) + first * w.cols / 2;
   q.scales.resize(static_cast<std::size_t>(count * per_row));
+  q.codes.resize(static_cast<std::size_t>(count * w.cols));
+  if (w.layout == "gguf") {
+    read_gguf_rows(w, scales, q);
+    return q;
+  }
   for (std::int64_t i = 0; i < count * per_row; ++i) {
     const std::int64_t at = first * per_row + i;
     q.scales[static_cast<std::size_t>(i)] =
         scales[w.swizzled ? formats::swizzled_offset(formats::scales_128x4, at / per_row, at % per_row, per_row) : at];
   }
-  q.codes.resize(static_cast<std::size_t>(count * w.cols));
 #pragma omp parallel for schedule(static)
   for (std::int64_t i = 0; i < count * w.cols; ++i) {
     q.codes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(formats::unpack_nibble(packed, i));

@@ -23,6 +23,8 @@ std::map<std::string, std::string> parse_index(std::string_view text, const std:
 
 std::unique_ptr<TensorFile> open_npy(MappedFile file);
 
+std::unique_ptr<TensorFile> open_gguf(MappedFile file);
+
 /// The type, shape and place of an array in a .npy file.
 struct NpyHeader {
   DType dtype;

@@ -13,19 +13,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-enum class Kind { safetensors, index, npy, hdf5, unknown };
+enum class Kind { safetensors, index, npy, hdf5, gguf, unknown };
 
 Kind kind_by_name(std::string_view path) {
   if (path.ends_with(".safetensors")) return Kind::safetensors;
   if (path.ends_with(".index.json")) return Kind::index;
   if (path.ends_with(".npy")) return Kind::npy;
+  if (path.ends_with(".gguf")) return Kind::gguf;
   if (path.ends_with(".h5") || path.ends_with(".hdf5")) return Kind::hdf5;
   return Kind::unknown;
 }
 
-/// By the first bytes: the two with a signature, then safetensors' "{" behind the length, then JSON.
+/// By the first bytes: the three with a signature, then safetensors' "{" behind the length, then JSON.
 Kind kind_by_content(std::string_view bytes) {
   if (bytes.starts_with("\x93NUMPY")) return Kind::npy;
+  if (bytes.starts_with("GGUF")) return Kind::gguf;
   if (bytes.starts_with("\x89HDF\r\n\x1a\n")) return Kind::hdf5;
   if (bytes.size() > 8 && bytes[8] == '{') return Kind::safetensors;
   if (bytes.starts_with('{')) return Kind::index;
@@ -107,10 +109,11 @@ std::unique_ptr<TensorFile> open_tensors(const std::string& path) {
     case Kind::index: return open_sharded(file);
     case Kind::npy: return open_npy(std::move(file));
     case Kind::hdf5: return open_hdf5(name);
+    case Kind::gguf: return open_gguf(std::move(file));
     case Kind::unknown: break;
   }
   throw Error(shown(name), "is no kind of tensor file known here",
-              "give .safetensors, .safetensors.index.json, .npy, .h5 or a folder with a model");
+              "give .safetensors, .safetensors.index.json, .npy, .h5, .gguf or a folder with a model");
 }
 
 }  // namespace fp4scope::io

@@ -5,6 +5,7 @@
 //                                   (tensors of a shard that weight_map does not name stay hidden)
 //   a directory                     its .safetensors.index.json, else its only .safetensors
 //   .npy                            one tensor, named after the file (NumPy NEP 1, versions 1 to 3, C order)
+//   .gguf                           llama.cpp's file; MXFP4 and NVFP4 as raw blocks (gguf.cpp)
 //   .h5, .hdf5                      every floating-point dataset, named by its path without the leading '/'
 //
 // Every header is checked before a byte of data is touched: lengths, overlaps, holes, shapes against sizes.

@@ -73,6 +73,24 @@ class Layouts(Case):
                 name = f"f{scale_max}{blackwell}"
                 self.check(fixtures.fouroversix(self.path(name), weights, scale_max=scale_max, blackwell=blackwell), weights)
 
+    def test_gguf(self):
+        nv = [fixtures.random_weight("blk.0.ffn_up.weight", "nvfp4", 8, 128, 1), fixtures.random_weight("blk.0.ffn_down.weight", "nvfp4", 3, 64, 2)]
+        for weights, scaled in ((nv, True), (nv, False), (mxfp4_weights(), True)):
+            path = fixtures.gguf(self.path("model.gguf"), weights, tensor_scales=scaled)
+            tensors = self.values_of(path)
+            self.assertEqual(sorted(tensors), sorted([w.name for w in weights] + ["output_norm.weight"]))
+            for w in weights:
+                expected = (w.values if scaled else w.values / np.float64(w.d)).astype(np.float32)
+                self.assertEqual(tensors[w.name].data, expected.tobytes(), w.name)
+
+    def test_a_gguf_that_is_cut_off_anywhere_is_refused(self):
+        path = fixtures.gguf(self.path("model.gguf"), mxfp4_weights())
+        whole = path.read_bytes()
+        for length in (3, 8, 30, 70, 120, 200, len(whole) - 40):
+            path.write_bytes(whole[:length])
+            self.fails(1, ["model.gguf"], "dequantize", "model.gguf", "-o", "out.safetensors")
+            self.assertFalse(self.path("out.safetensors").exists())
+
     def test_a_file_of_ones_own_in_blocks_of_32(self):
         data = np.random.default_rng(6).standard_normal((4, 64)).astype(np.float32)
         write_safetensors(self.path("in.safetensors"), {"w": Tensor("F32", [4, 64], data.tobytes())})

@@ -38,9 +38,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   const auto bytes = std::as_bytes(std::span(data + 1, size - 1));
   try {
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
       case 0: walk(*io::open_safetensors(io::MappedFile("fuzz.safetensors", bytes))); break;
       case 1: walk(*io::open_npy(io::MappedFile("fuzz.npy", bytes))); break;
+      case 2: walk(*io::open_gguf(io::MappedFile("fuzz.gguf", bytes))); break;
       default: check_index({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); break;
     }
   } catch (const Error& error) {

@@ -25,6 +25,23 @@ std::string npy_file() {
   return "\x93NUMPY\x01" + std::string(1, '\0') + as_bytes<std::uint16_t>({118}) + header + "\n0123456789abcdef";
 }
 
+std::string gguf_text(const std::string& text) { return as_bytes<std::uint64_t>({text.size()}) + text; }
+
+/// An alignment, an array of texts; a matrix of MXFP4, one of F32, and one of a type that is not known.
+std::string gguf_file() {
+  std::string bytes = "GGUF" + as_bytes<std::uint32_t>({3}) + as_bytes<std::uint64_t>({3, 2});
+  bytes += gguf_text("general.alignment") + as_bytes<std::uint32_t>({4, 16});
+  bytes += gguf_text("tokens") + as_bytes<std::uint32_t>({9, 8}) + as_bytes<std::uint64_t>({2}) + gguf_text("a") +
+           gguf_text("bc");
+  const auto info = [](const std::string& name, std::uint64_t cols, std::uint32_t type, std::uint64_t offset) {
+    return gguf_text(name) + as_bytes<std::uint32_t>({2}) + as_bytes<std::uint64_t>({cols, 2}) +
+           as_bytes<std::uint32_t>({type}) + as_bytes<std::uint64_t>({offset});
+  };
+  bytes += info("w", 32, 39, 0) + info("n", 2, 0, 48) + info("q", 256, 12, 64);
+  bytes.resize((bytes.size() + 15) / 16 * 16, '\0');
+  return bytes + std::string(64 + 288, 'x');
+}
+
 /// One to four changes: a bit, a byte, a digit, a cut, a copy of a stretch, a number that is too large.
 std::string mutated(std::string bytes, std::mt19937& random) {
   const auto below = [&random](std::size_t n) { return random() % std::max<std::size_t>(n, 1); };
@@ -85,6 +102,20 @@ TEST(Mutations, NpyIsReadOrRefused) {
   const int errors = refused(npy_file(), count, [](const std::string& b) { walk(*open_npy(in_memory(b))); });
   EXPECT_GT(errors, count / 2);
   EXPECT_LT(errors, count);
+}
+
+TEST(Mutations, GgufIsReadOrRefused) {
+  const std::string whole = gguf_file();
+  const auto file = open_gguf(in_memory(whole));
+  ASSERT_EQ(file->tensors().size(), 3u);
+  EXPECT_EQ(file->find("w")->shape, (std::vector<std::int64_t>{2, 32}));
+  EXPECT_EQ(file->find("w")->bytes, 34u);
+  EXPECT_EQ(file->find("q")->dtype.name, "GGML_12");
+  EXPECT_EQ(file->find("q")->bytes, 288u);
+  EXPECT_EQ(file->read(*file->find("n")).data.size(), 4u);
+  const int errors = refused(whole, count, [](const std::string& b) { walk(*open_gguf(in_memory(b))); });
+  EXPECT_GT(errors, count / 3);
+  EXPECT_LT(errors, count) << "some damage is to the data, and can't be seen";
 }
 
 TEST(Mutations, AnIndexNamesFilesBesideItOrIsRefused) {
