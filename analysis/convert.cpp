@@ -13,6 +13,7 @@
 #include "analysis/checkpoint.hpp"
 #include "analysis/checkpoint_config.hpp"
 #include "analysis/lossless.hpp"
+#include "analysis/model_folder.hpp"
 #include "analysis/names.hpp"
 #include "formats/error.hpp"
 #include "formats/pack.hpp"
@@ -28,7 +29,6 @@ using Json = nlohmann::ordered_json;
 using Writer = io::CheckpointWriter;
 
 constexpr std::int64_t piece_elements = std::int64_t{1} << 22;
-constexpr std::size_t copied_at_once = std::size_t{1} << 24;
 
 bool stopped(const ConvertOptions& o) { return o.stop && *o.stop; }
 
@@ -254,16 +254,6 @@ void set_stored(Plan& plan) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Bytes.
 
-/// Loaders take every byte as a number: none may be NaN, and no E4M3 may be negative.
-void check_scales(const Checkpoint& c, const Target& t, const Quantized& q) {
-  const std::uint8_t most = std::strcmp(t.layout->scale_dtype, "U8") == 0 ? 0xFE : 0x7E;
-  const auto bad = std::find_if(q.scales.begin(), q.scales.end(), [most](std::uint8_t s) { return s > most; });
-  if (bad == q.scales.end()) return;
-  const std::int64_t at = bad - q.scales.begin();
-  throw Error(place(c, t.name), fmt::format("block {} of row {} has the scale 0x{:02x}, which is NaN or negative",
-                                            at % q.blocks_per_row(), q.first_row + at / q.blocks_per_row(), *bad));
-}
-
 std::vector<std::uint8_t> packed(const std::vector<std::uint8_t>& codes) {
   std::vector<std::uint8_t> bytes(codes.size() / 2);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
@@ -295,7 +285,7 @@ float input_scale(const io::TensorFile& file, const Target& t) {
 void write_target(const ConvertOptions& o, const Checkpoint& c, const Target& t, io::SafetensorsWriter& out) {
   for_each_piece(o, c, t, [&](Quantized q, std::int64_t at) {
     if (t.lossless) q = to_nvfp4(q, t.exponent);
-    check_scales(c, t, q);
+    check_scales(place(c, t.name), *t.layout, q);
     const auto row = static_cast<std::uint64_t>(at);
     const std::vector<std::uint8_t> codes = packed(q.codes);
     out.write_part(t.name + t.layout->codes_suffix, row * static_cast<std::uint64_t>(q.cols / 2),
@@ -309,14 +299,6 @@ void write_target(const ConvertOptions& o, const Checkpoint& c, const Target& t,
   }
   if (*t.layout->tensor_suffix != '\0') put_float(out, t.name + t.layout->tensor_suffix, t.stored);
   if (t.input_scale) put_float(out, input_scale_name(t), input_scale(c.file(), t));
-}
-
-void copy_tensor(const io::TensorFile& file, const io::TensorInfo& t, io::SafetensorsWriter& out) {
-  const std::span<const std::byte> raw = file.raw(t);
-  for (std::size_t at = 0; at < raw.size(); at += copied_at_once) {
-    out.write_part(t.name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
-  }
-  file.release(t);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -352,27 +334,6 @@ std::string index_name(const Checkpoint& c) {
   const std::string first = bare_name(c.file().files().front());
   if (first.ends_with(".index.json")) return first;
   return first.ends_with(".safetensors") ? first + ".index.json" : "model.safetensors.index.json";
-}
-
-/// Tokenizer and the like, by path relative to the folder: what is no weight and no configuration of weights.
-std::vector<std::string> other_files(const std::string& folder) {
-  static const std::vector<std::string> weights = {
-      "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf", "*.h5",
-      "config.json",   "hf_quant_config.json"};
-  std::vector<std::string> names;
-  std::error_code failure;
-  if (!fs::is_directory(folder, failure)) return names;
-  const fs::recursive_directory_iterator end;
-  for (fs::recursive_directory_iterator entry(folder, failure); !failure && entry != end; entry.increment(failure)) {
-    const std::string name = entry->path().filename().string();
-    if (name[0] == '.') entry.disable_recursion_pending();
-    else if (entry->is_regular_file(failure) && !selected(name, weights, {})) {
-      names.push_back(entry->path().lexically_relative(folder).string());
-    }
-  }
-  if (failure) throw Error(folder, "cannot list the folder: " + failure.message());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 /// Everything that decides the bytes.
@@ -457,7 +418,10 @@ ConvertSummary convert(const ConvertOptions& o) {
   Writer writer(o.out, work_text(o, source, config), shards_of(o, source, plan), index_name(source), o.resume);
   summary.interrupted = !write_shards(o, source, plan, writer, summary);
   if (summary.interrupted) return summary;
-  for (const std::string& name : other_files(o.in)) writer.copy((fs::path(o.in) / name).string(), name);
+  for (const std::string& name : other_files(o.in)) {
+    const bool written = name == "config.json" || name == "hf_quant_config.json";
+    if (!written) writer.copy((fs::path(o.in) / name).string(), name);
+  }
   writer.write_text("config.json", config);
   if (o.layout == "modelopt") writer.write_text("hf_quant_config.json", hf_quant_config(plan.config));
   writer.commit();

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "analysis/curvature.hpp"
+#include "analysis/model_folder.hpp"
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
 #include "formats/error.hpp"
@@ -27,7 +28,6 @@ using Json = nlohmann::ordered_json;
 using Writer = io::CheckpointWriter;
 
 constexpr std::int64_t piece_elements = std::int64_t{1} << 22;  ///< 16 MiB of binary32
-constexpr std::size_t copied_at_once = std::size_t{1} << 24;
 
 std::int64_t piece_rows(const Shape2d& shape) { return std::max<std::int64_t>(1, piece_elements / shape.cols); }
 
@@ -35,33 +35,6 @@ bool stopped(const QuantizeModelOptions& o) { return o.stop && *o.stop; }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The input folder.
-
-bool is_weight_file(const std::string& name) {
-  static const std::vector<std::string> patterns = {
-      "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt",  "*.pth",
-      "*.gguf",        "*.h5",                     "*.msgpack", "*.ckpt",       "*.onnx", "*.onnx_data"};
-  return selected(name, patterns, {});
-}
-
-/// Everything else, by path relative to the folder; what begins with a dot stays behind.
-std::vector<std::string> other_files(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code failure;
-  fs::recursive_directory_iterator entry(folder, failure);
-  for (const fs::recursive_directory_iterator end; !failure && entry != end; entry.increment(failure)) {
-    const std::string name = entry->path().filename().string();
-    if (name[0] == '.') {
-      entry.disable_recursion_pending();
-      continue;
-    }
-    std::error_code ignored;
-    if (!entry->is_regular_file(ignored) || is_weight_file(name)) continue;
-    names.push_back(entry->path().lexically_relative(folder).string());
-  }
-  if (failure) throw Error(folder, "cannot list the folder: " + failure.message());
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 void check_folders(const QuantizeModelOptions& o) {
   std::error_code ignored;
@@ -322,18 +295,6 @@ void add_errors(const Matrix& m, const Quantized& q, ModelWeight& out) {
   }
 }
 
-/// Loaders take every byte as a number: none may be NaN, and no E4M3 may be negative.
-void check_scales(const PlannedWeight& w, const Quantized& q) {
-  const std::uint8_t most = std::strcmp(w.layout->scale_dtype, "U8") == 0 ? 0xFE : 0x7E;
-  const auto bad = std::find_if(q.scales.begin(), q.scales.end(), [most](std::uint8_t s) { return s > most; });
-  if (bad == q.scales.end()) return;
-  const std::int64_t at = bad - q.scales.begin();
-  throw Error(w.tensor->name,
-              fmt::format("block {} of row {} has the scale 0x{:02x}, which is NaN or negative",
-                          at % q.blocks_per_row(), q.first_row + at / q.blocks_per_row(), *bad),
-              "another --scale or --recipe");
-}
-
 class WeightWriter {
  public:
   WeightWriter(const QuantizeModelOptions& o, const io::TensorFile& file, const HessianFiles& hessians)
@@ -391,7 +352,7 @@ class WeightWriter {
       put(w.tensor->name, dequantized_as(w.tensor->dtype.name, q, w.shape.cols));
       return;
     }
-    check_scales(w, q);
+    check_scales(w.tensor->name, *w.layout, q);
     put(w.tensor->name + w.layout->codes_suffix, packed_codes(*q.config.format, q.codes));
     put(w.tensor->name + w.layout->scale_suffix, q.scales);
   }
@@ -400,14 +361,6 @@ class WeightWriter {
   const io::TensorFile& file_;
   const HessianFiles& hessians_;
 };
-
-void copy_tensor(const io::TensorFile& file, const io::TensorInfo& t, io::SafetensorsWriter& out) {
-  const std::span<const std::byte> raw = file.raw(t);
-  for (std::size_t at = 0; at < raw.size(); at += copied_at_once) {
-    out.write_part(t.name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
-    file.release(t);
-  }
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The whole.
