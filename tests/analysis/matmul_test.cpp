@@ -404,6 +404,45 @@ TEST(Matmul, FmaRoundsOnceWhereBinary64WouldRoundTwice) {
   EXPECT_EQ(multiply({&a, nullptr}, {&b, nullptr}, fma).out[0], 1 + 0x1p-23f);
 }
 
+TEST(Matmul, FmaKeepsAnInfinity) {
+  for (const float sign : {1.0f, -1.0f}) {
+    const Matrix a = {1, 4, {3e38f, 2, 1e-30f, 7}}, b = {1, 4, {sign * 3e38f, -1, 1, 3}};
+    for (const char* step : {"fma", "mul_add"}) {
+      const Product p = multiply({&a, nullptr}, {&b, nullptr}, parse_matmul(words("fp32", step), nullptr, nullptr));
+      EXPECT_EQ(p.out[0], sign * HUGE_VALF) << step;
+    }
+  }
+}
+
+TEST(Matmul, ProductsOfZerosHaveNoError) {
+  const Matrix zeros = {2, 64, std::vector<float>(128)}, b = random_matrix(3, 64, 8, 1);
+  const QuantizeConfig c = config("nvfp4");
+  const Quantized zq = quantize(c, zeros, "zeros"), bq = quantize(c, b, "b");
+  for (const char* arch : {"exact", "fp32", "blackwell"}) {
+    const Product p = multiply({&zeros, &zq}, {&b, &bq}, parse_matmul(words(arch), &c, &c));
+    EXPECT_EQ(p.error.relative(), 0) << arch;
+    EXPECT_EQ(p.error.relative(of_weights), 0) << arch;
+    EXPECT_EQ(p.error.shrinkage(of_sum), 0) << arch;
+    EXPECT_EQ(p.error.cosine(), 1) << arch;
+  }
+}
+
+TEST(Matmul, BlackwellIsSm100AndSm120ForWhatSm100Lacks) {
+  const auto unit = [](const char* arch, const char* name, const QuantizeConfig& c) {
+    return std::string(parse_matmul(words(arch, name), &c, &c).unit.name);
+  };
+  const char* const mma = "mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3";
+  const char* const tcgen05 = "tcgen05.m128n8k64.block16.f32.e2m1.e2m1.ue4m3";
+  const QuantizeConfig nv = config("nvfp4"), mx = config("mxfp4");
+  QuantizeConfig nv32 = nv;
+  nv32.block = 32;
+  EXPECT_EQ(unit("blackwell", "", nv), tcgen05);
+  EXPECT_EQ(unit("blackwell", mma, nv), mma);
+  EXPECT_EQ(unit("rtx_blackwell", "", nv), mma);
+  EXPECT_EQ(unit("rtx_blackwell", "", nv32), mma) << "two neighbours share a scale";
+  EXPECT_EQ(unit("rtx_blackwell", "", mx), "mma.m16n8k64.block32.f32.e2m1.e2m1.f32.ue8m0");
+}
+
 TEST(Matmul, ExactKeepsWhatBinary64WouldLose) {
   Matrix a = {1, 96, std::vector<float>(96, 0.0f)}, b = {1, 96, std::vector<float>(96, 1.0f)};
   a.data[0] = 1;

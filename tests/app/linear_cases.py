@@ -127,6 +127,12 @@ hadamard = 16
         products = json.loads(self.succeeds(*self.words, "--json").stdout)["products"]
         self.assertEqual([p["product"] for p in products], ["forward"])
 
+    def test_products_of_zeros_have_no_error(self):
+        write_safetensors(self.path("in.safetensors"), {**self.tensors, "g": floats([TOKENS, OUT], [0.0] * TOKENS * OUT)})
+        found = self.found("--recipe-config", "nvfp4_pretraining", "--seeds", "2")
+        self.assertEqual([found[name]["relative_error"] for name in ("dgrad", "wgrad")], [0, 0])
+        self.assertNotIn("nan", self.succeeds(*self.words, *self.grad).stdout)
+
     def test_wrong_words_are_named(self):
         self.fails(2, ["--recipe-config", "'nvpf4'", "'nvfp4'"], *self.words, "--recipe-config", "nvpf4")
         self.path("bad.toml").write_text('[forward.X]\nformat = "nvfp4"\nblok = 16\n')
