@@ -3,7 +3,10 @@
 // A family is one line: every pair of its element formats is an instruction. Names are PTX's in the order of MMA-Sim:
 // mma.SHAPE[.blockN].D.A.B.C[.SCALE], wgmma and tcgen05 without C, whose type is D's; AMD's MFMA likewise. Where
 // publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What
-// was measured is one line a measurement.
+// was measured is one line a measurement. AMD's xf32 is tf32 here.
+//
+// Not there: operands of 32 and 64 bits, whose sums are fma after fma and whose products the integers here don't hold;
+// CDNA3's FP8, whose formats have no -0 and another bias (fnuz), which formats/ hasn't.
 //
 // Sources: [S] MMA-Sim, arXiv 2511.10909, github.com/microsoft/MMA-Sim at c785138; [K] Khattak and Mikaitis, arXiv
 // 2512.07004, github.com/north-numerical-computing/MATLAB-tensor-core at b12b5a7. Their least exponents are [K]'s where
@@ -215,6 +218,14 @@ inline constexpr Family all[] = {
     {mfma,    cdna2,         with_bf16, false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 32, 32,  8,  8,  8, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 32, 32,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 16, 16, 16,  8,  8, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 16, 16,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false,  4,  4,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_tf32, false,  32, 32,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_tf32, false,  16, 16,  8,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
 };
 // clang-format on
 
@@ -233,7 +244,7 @@ inline constexpr Measurement measurements[] = {
 };
 
 inline constexpr const char* architecture_names[] = {"volta",     "turing",        "ampere", "ada",  "hopper",
-                                                     "blackwell", "rtx_blackwell", "cdna1",  "cdna2"};
+                                                     "blackwell", "rtx_blackwell", "cdna1",  "cdna2", "cdna3"};
 inline constexpr const char* opcode_names[] = {"mma", "wgmma", "tcgen05", "mfma"};
 
 /// Writes an instruction's name piece by piece.
@@ -351,8 +362,10 @@ constexpr bool budget_holds(const Instruction& r) noexcept {
   // add_nearest takes 24 bits.
   const bool fits = shape && blocks && scaled <= 24;
   if (r.sum == Sum::pairwise) return fits && (r.group & (r.group - 1)) == 0;
-  if (r.sum != Sum::aligned) return fits;
   const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;
+  // An addend of 24 bits, 8 places to the left.
+  if (r.sum == Sum::two_stage) return fits && spare >= 0 && product + spare <= 31 && !r.scaled && r.fraction_bits <= 31;
+  if (r.sum != Sum::aligned) return fits;
   const int terms = formats::bit_length(static_cast<std::uint64_t>(r.group));  // 2^terms > group: the addend too
   if (r.exact_group == 0) {
     // A shifted product in 31 bits, one scale for all of K, and the sum in 62.

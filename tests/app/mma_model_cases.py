@@ -110,6 +110,18 @@ class Model:
         greatest = max(self.least, *(e for _, e in terms))
         return rounded(sum(cut(x, greatest - self.fraction) for x, _ in terms), self.to, self.nan)
 
+    def two_stages(self, running, products):
+        """The products' cut sum to 31 bits below the greater exponent and the running value to 24, downward."""
+        whole = added([running[0], *(x for x, _ in products)])
+        signs = {x > 0 for x, _ in products if not special(x) and abs(x) >> (128 + UNIT)}
+        if special(whole) or signs:
+            beyond = whole if special(whole) else math.nan if len(signs) == 2 else math.inf if signs == {True} else -math.inf
+            return rounded(beyond, self.to, self.nan)
+        greatest = max(e for _, e in products)
+        top = max(greatest, running[1], -126)
+        downward = [(sum(cut(x, greatest - self.fraction) for x, _ in products), top - 31), (running[0], top - 24)]
+        return rounded(sum(x >> (e + UNIT) << (e + UNIT) for x, e in downward), self.to, self.nan)
+
     def f32(self, x):
         """x as a number, rounded to binary32 to nearest."""
         return self.operand("f32", rounded(x, ("f32", 23, True), self.nan))[0]
@@ -123,6 +135,8 @@ class Model:
         """running, products: (number, exponent); products of 16 k's are one where block scales have it so."""
         if self.how == "tree":
             return rounded(self.f32(added([running[0], self.tree([x for x, _ in products])])), self.to, self.nan)
+        if self.how == "two stages":
+            return self.two_stages(running, products)
         if self.how == "exact":
             return rounded(added([running[0], *(x for x, _ in products)]), self.to, self.nan)
         return self.aligned([running, *products])
@@ -179,6 +193,9 @@ MODELS = [
     Model("cdna1", "mfma.m16n16k16.f32.f16.f16", 4, F32N, how="tree"),
     Model("cdna1", "mfma.m16n16k8.f32.bf16.bf16@exact", 2, F32N, how="exact"),
     Model("cdna2", "mfma.m32n32k8.f32.bf16.bf16@1k", 4, F32N, how="tree", flush=True),
+    Model("cdna3", "mfma.m16n16k16.f32.f16.f16", 8, F32N, 24, how="two stages"),
+    Model("cdna3", "mfma.m32n32k8.f32.bf16.bf16", 8, F32N, 24, how="two stages"),
+    Model("cdna3", "mfma.m16n16k8.f32.tf32.tf32", 4, F32N, 24, how="two stages"),
 ]
 KINDS = ("any code", "spread", "cancelling", "tiny", "zeros", "huge", "not finite")
 
