@@ -123,6 +123,11 @@ hadamard = 16
         self.assertRegex(out, r"^fouroversix: .*\nproduct +A +B +K +error %")
         self.assertIn("G^T nvfp4 4over6 stochastic hadamard 16", out)
 
+    def test_every_unit_is_named(self):
+        self.path("mixed.toml").write_text('[forward.X]\nformat = "nvfp4"\n[forward.W]\nformat = "nvfp4"\n')
+        out = self.succeeds(*self.words, *self.grad, "--recipe-config", "mixed.toml", "--arch", "blackwell").stdout
+        self.assertIn("unit: tcgen05.m128n8k64.block16.f32.e2m1.e2m1.ue4m3, mma.m16n8k16.f32.bf16.bf16.f32;", out)
+
     def test_without_a_gradient_there_is_the_forward_product(self):
         products = json.loads(self.succeeds(*self.words, "--json").stdout)["products"]
         self.assertEqual([p["product"] for p in products], ["forward"])
