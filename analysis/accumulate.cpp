@@ -88,8 +88,8 @@ double to_odd(double high, double lost) {
 /// rounding is as good as one: 53 >= 24 + 2 bits (Boldo and Melquiond 2008).
 float fused_step(float s, double a, double b) {
   const double product = a * b, sum = s + product;
-  const double of_product = sum - s;
-  return static_cast<float>(to_odd(sum, (s - (sum - of_product)) + (product - of_product)));
+  const double of_product = sum - s, lost = (s - (sum - of_product)) + (product - of_product);
+  return static_cast<float>(to_odd(sum, lost == lost ? lost : 0));  // no number where s is infinite
 }
 
 template <class Step>
@@ -158,7 +158,7 @@ struct Sides {
 int fitness(const sim::Instruction& i, const Sides& s) {
   if (i.f16_result() || i.f16_addend) return 0;
   if (i.scaled) {
-    return reads(i, i.a, s.a, s.block_a) && reads(i, i.b, s.b, s.block_b) ? 1000 + i.k + i.block : 0;
+    return reads(i, i.a, s.a, s.block_a) && reads(i, i.b, s.b, s.block_b) ? 1000 + i.k + (i.block == s.a->block) : 0;
   }
   if (!formats::same_format(i.a, i.b)) return 0;
   if (formats::same_format(i.a, formats::bf16)) return 200 + i.k;
@@ -219,9 +219,12 @@ Unit find_unit(const std::string& arch, const std::string& name, const formats::
     throw UsageError("--instruction", "unknown name '" + name + "'", suggestion(name, {"fma", "mul_add"}));
   }
   for (std::size_t i = 0; i < std::size(sim::architecture_names); ++i) {
-    if (arch == sim::architecture_names[i]) {
-      return find_instruction(arch, static_cast<sim::Architecture>(i), name, {a, b, block_a, block_b});
-    }
+    if (arch != sim::architecture_names[i]) continue;
+    auto found = static_cast<sim::Architecture>(i);
+    const bool of_sm_120 = found == sim::Architecture::blackwell && !sim::find_instruction(name, found) &&
+                           sim::find_instruction(name, sim::Architecture::rtx_blackwell);
+    if (of_sm_120) found = sim::Architecture::rtx_blackwell;  // as `mma` has it
+    return find_instruction(arch, found, name, {a, b, block_a, block_b});
   }
   throw UsageError("--arch", "unknown name '" + arch + "'", suggestion(arch, arch_names()));
 }

@@ -253,7 +253,7 @@ struct SeedSums {
       squares += e * e;
     }
   }
-  double error(int n, double energy) const { return std::sqrt(squares / n / energy); }
+  double error(int n, double energy) const { return squares == 0 ? 0 : std::sqrt(squares / n / energy); }
   double bias(int n, double energy) const {
     double of_mean = 0;  // |sum|^2 = n^2 |mean|^2
     for (const double s : sum) of_mean += s * s;

@@ -14,10 +14,17 @@ namespace fp4scope::analysis {
 const char* const product_part_names[product_part_count] = {"weights",      "activations", "both",  "conversion",
                                                             "accumulation", "epilogue",    "output"};
 
-double ProductError::relative() const { return std::sqrt(error / energy); }
-double ProductError::relative(int part) const { return std::sqrt(inner[part][part] / energy); }
-double ProductError::shrinkage(int part) const { return 0 - along[part] / energy; }
-double ProductError::cosine() const { return along_out / std::sqrt(out_energy * energy); }
+namespace {
+
+/// x / y; 0 where x is.
+double share(double x, double y) { return x == 0 ? 0 : x / y; }
+
+}  // namespace
+
+double ProductError::relative() const { return std::sqrt(share(error, energy)); }
+double ProductError::relative(int part) const { return std::sqrt(share(inner[part][part], energy)); }
+double ProductError::shrinkage(int part) const { return 0 - share(along[part], energy); }
+double ProductError::cosine() const { return error == 0 ? 1 : share(along_out, std::sqrt(out_energy * energy)); }
 
 double ProductError::rest() const {
   if (error == 0) return 0;
@@ -440,7 +447,7 @@ Product multiply(const Operand& a, const Operand& b, const MatmulConfig& c, cons
   out.out.resize(static_cast<std::size_t>(out.rows * out.cols));
   const std::int64_t tile_count = (out.cols + lanes - 1) / lanes;
   std::vector<Tile> tiles(static_cast<std::size_t>(tile_count));
-  const std::int64_t wide = k * place_count, chunk = std::clamp<std::int64_t>(doubles_in_memory / wide, 8, out.rows);
+  const std::int64_t wide = k * place_count, chunk = std::max<std::int64_t>(doubles_in_memory / wide, 8);
   for (std::int64_t first = 0; first < out.rows; first += chunk) {
     const std::int64_t last = std::min(first + chunk, out.rows);
     std::vector<double> rows(static_cast<std::size_t>((last - first) * wide));

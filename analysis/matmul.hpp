@@ -85,10 +85,10 @@ struct ProductError {
   double inner[product_part_count][product_part_count] = {};  ///< inner products of the parts, symmetric
   double along[product_part_count] = {};                      ///< <part, A B^T>
 
-  double relative() const;                  ///< |out - A B^T| / |A B^T|
+  double relative() const;                  ///< |out - A B^T| / |A B^T|; 0 without an error
   double relative(int part) const;          ///< |part| / |A B^T|
   double shrinkage(int part) const;         ///< -<part, A B^T> / |A B^T|^2: what a part takes off every output alike
-  double cosine() const;                    ///< of out and A B^T
+  double cosine() const;                    ///< of out and A B^T; 1 without an error
   double rest() const;                      ///< |error - sum of inner| / error; 0 without an error
 };
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -88,6 +89,12 @@ void write(const MatmulFileOptions& o, const Product& p) {
   writer.commit();
 }
 
+void notice_overflow(const std::vector<float>& out, const Notice& notice) {
+  const auto beyond = std::count_if(out.begin(), out.end(), [](float x) { return !std::isfinite(x); });
+  if (beyond == 0) return;
+  notice(fmt::format("{} of {} outputs are Inf or NaN, so the errors over all outputs are too", beyond, out.size()));
+}
+
 }  // namespace
 
 std::optional<MatmulResult> matmul_file(const MatmulFileOptions& o) {
@@ -99,6 +106,7 @@ std::optional<MatmulResult> matmul_file(const MatmulFileOptions& o) {
   }
   MatmulResult r = {multiply(a.operand(), b.operand(), o.config, o.stop, o.progress), a.given.cols, a.error, b.error};
   if (r.product.rows == 0) return {};
+  notice_overflow(r.product.out, o.notice);
   if (!o.out.empty()) write(o, r.product);
   return r;
 }

@@ -191,6 +191,7 @@ nlohmann::ordered_json exponent_json(int exponent) {
 std::string sum_name(const Instruction& r) {
   switch (r.sum) {
     case sim::Sum::aligned: return "aligned and truncated";
+    case sim::Sum::two_stage: return "products aligned and truncated, then with C downward";
     case sim::Sum::exact: return "exact";
     case sim::Sum::sequential: return "binary32, one after the other";
     case sim::Sum::pairwise: return "binary32, in a tree";
@@ -274,7 +275,7 @@ std::string instruction_json(const Instruction& r) {
                               {"variant", r.variant}};
   if (r.scaled) j["scale"] = r.scale.name;
   if (r.scaled) j["block"] = r.block;
-  if (r.sum == sim::Sum::aligned) j["fraction_bits"] = r.fraction_bits;
+  if (r.fraction_bits > 0) j["fraction_bits"] = r.fraction_bits;
   if (r.exact_group > 0) j["exact_group"] = r.exact_group;
   j["nan"] = fmt::format("0x{:X}", r.nan_bits());
   j["evidence"] = {{"model", r.evidence.model},

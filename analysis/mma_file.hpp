@@ -16,7 +16,7 @@
 
 namespace fp4scope::analysis {
 
-/// volta, turing, ampere, ada, hopper, blackwell, rtx_blackwell, cdna1, cdna2.
+/// volta, turing, ampere, ada, hopper, blackwell, rtx_blackwell, cdna1, cdna2, cdna3.
 std::vector<std::string> architecture_names();
 
 /// The rows that --arch ARCH means, all of them for "": blackwell has sm_120's behind its own.

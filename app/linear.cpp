@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -46,7 +47,11 @@ void print(const Words& words, const std::vector<analysis::LinearResult>& result
   fmt::print("{}", text_table({"product", "A", "B", "K", "error %", "cosine", "A's %", "B's %", "accumulation %",
                                "bias %", "rounding bias %"},
                               rows));
-  if (!results.empty()) fmt::print("unit: {}; seeds: {}\n", results.front().unit, words.options.seeds);
+  std::vector<std::string> units;  // products of other operands may take other instructions
+  for (const analysis::LinearResult& r : results) {
+    if (std::find(units.begin(), units.end(), r.unit) == units.end()) units.push_back(r.unit);
+  }
+  fmt::print("unit: {}; seeds: {}\n", analysis::join(units), words.options.seeds);
 }
 
 int run(Words& words, bool json) {

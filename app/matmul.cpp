@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -53,7 +54,7 @@ std::optional<analysis::QuantizeConfig> config_of(const Words& w, const analysis
   return c;
 }
 
-std::string percent(double x) { return fmt::format("{:.4g}", 100 * x); }
+std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.4g}", 100 * x); }
 
 Json to_json(const analysis::MatmulResult& r, const analysis::MatmulConfig& c) {
   const analysis::ProductError& e = r.product.error;
@@ -82,14 +83,15 @@ Json to_json(const analysis::MatmulResult& r, const analysis::MatmulConfig& c) {
 
 void print(const analysis::MatmulResult& r, const analysis::MatmulConfig& c) {
   const analysis::ProductError& e = r.product.error;
-  fmt::print("[{}, {}] of K = {}, {}: error {} %, cosine {:.9g}; A's {} %, B's {} %\n", r.product.rows,
-             r.product.cols, r.k, c.unit.name, percent(e.relative()), e.cosine(), percent(r.a_error),
-             percent(r.b_error));
+  fmt::print("[{}, {}] of K = {}, {}: error {} %, cosine {}; A's {} %, B's {} %\n", r.product.rows,
+             r.product.cols, r.k, c.unit.name, percent(e.relative()), std::isnan(e.cosine()) ? "-" : fmt::format("{:.9g}", e.cosine()),
+             percent(r.a_error), percent(r.b_error));
   std::vector<std::vector<std::string>> rows;
   for (int p = 0; p < analysis::product_part_count; ++p) {
     rows.push_back({analysis::product_part_names[p], percent(e.relative(p)), percent(e.shrinkage(p))});
   }
   fmt::print("{}", text_table({"part", "of |A B^T| %", "shrinkage %"}, rows));
+  if (!std::isfinite(e.rest())) return;
   fmt::print("squares and twice the inner products of the parts add up to the error within {:.1g} of it\n", e.rest());
 }
 

@@ -36,7 +36,7 @@ void print_list(const std::string& architecture, bool json) {
   std::vector<std::vector<std::string>> cells;
   for (const Instruction& r : rows) {
     cells.push_back({architecture_of(r), r.name, analysis::steps_text(r),
-                     r.sum == sim::Sum::aligned ? std::to_string(r.fraction_bits) : "-", analysis::result_text(r),
+                     r.fraction_bits > 0 ? std::to_string(r.fraction_bits) : "-", analysis::result_text(r),
                      r.addend == sim::Addend::first_step ? "first" : "after", analysis::evidence_text(r)});
   }
   fmt::print("{}", text_table({"arch", "op", "k's a step", "F", "a step gives", "C enters", "evidence"}, cells));

@@ -23,7 +23,7 @@ struct Decoded {
 
 /// The exact value of a code. Bits above format.bits are ignored.
 FP4SCOPE_HD constexpr Decoded decode(const Format& f, std::uint32_t code) noexcept {
-  code &= f.code_count() - 1;
+  code &= f.code_mask();
   if (f.twos_complement) {
     const bool negative = (code & f.sign_bit()) != 0;
     const std::int64_t n = static_cast<std::int64_t>(code) - (negative ? f.code_count() : 0);
@@ -118,7 +118,7 @@ FP4SCOPE_HD constexpr Encoded encode(const Format& f, double x, Rounding mode = 
   const std::uint32_t sign = u.negative ? f.sign_bit() : 0;
   const auto with_sign = [&](std::uint32_t magnitude) noexcept -> std::uint32_t {
     if (!f.twos_complement) return magnitude | sign;
-    return u.negative ? (0u - magnitude) & (f.code_count() - 1) : magnitude;
+    return u.negative ? (0u - magnitude) & f.code_mask() : magnitude;
   };
   if (u.infinite && outside && f.has_inf()) return {with_sign(beyond), exact};
   if (u.infinite) return {with_sign(beyond), overflow | inexact};

@@ -117,7 +117,7 @@ struct FloatEncoder {
   e.infinite = beyond;
   e.flip = f.twos_complement ? never : 0;
   e.plus = f.twos_complement ? 1 : f.sign_bit();
-  e.mask = f.twos_complement ? f.code_count() - 1 : never;
+  e.mask = f.twos_complement ? f.code_mask() : never;
   e.least_magnitude = !f.has_zero && to_nan ? 1 : 0;
   e.last_bits = f.is_signed ? never : half;  // -0 is a zero
   e.outside = to_nan ? f.nan_code() : 0;

@@ -50,7 +50,9 @@ struct Format {
   FP4SCOPE_HD constexpr std::uint32_t sign_bit() const noexcept {
     return is_signed ? std::uint32_t{1} << (bits - 1) : 0;
   }
+  /// Of up to 31 bits; the mask serves 32 too.
   FP4SCOPE_HD constexpr std::uint32_t code_count() const noexcept { return std::uint32_t{1} << bits; }
+  FP4SCOPE_HD constexpr std::uint32_t code_mask() const noexcept { return ~std::uint32_t{0} >> (32 - bits); }
 };
 
 // clang-format off

@@ -115,7 +115,7 @@ fp32 and {normal["Hopper e4m3"]} % of one on Hopper's FP8 unit; where all produc
   binades, so that products are multiples of a large unit; until a sum outgrows 24 bits of that unit there is nothing to cut. In
   bf16 the same values give the same sums: the steps of 16 and 64 cut the same nothing.
 - Where bits are lost, they are cut toward zero, so that the errors of a sum with one sign add up. A running value of 24 bits loses half a
-  last place on average, and the last place is 2^-24 to 2^-23 of it: a sum that grows evenly over n instructions loses up to about 0.36 n 2^-24 of
+  last place on average, and the last place is 2^-24 to 2^-23 of it: a sum that grows evenly over n instructions loses up to 3/8 n 2^-24 of
   itself, in proportion to K. Where products are fine enough to be cut too, as bf16's are at 2^-25 of the largest term, each of them adds its half
   place. Rounding to nearest, as fp32 does, has errors of both signs, which grow with the root of n.
 - Hopper's FP8 unit cuts all 33 terms of a step at 2^-13 of the largest one, which soon is the running value: each term
@@ -123,7 +123,7 @@ fp32 and {normal["Hopper e4m3"]} % of one on Hopper's FP8 unit; where all produc
   128 products keeps the running value small.
 - Sums of both signs shrink as well, by less.
 
-In every product {100 * proved:.0f} % of the outputs or more were fast sums with a proof (analysis/accumulate.hpp); others would take the plain
+In every product at least {100 * proved:.0f} % of the outputs were fast sums with a proof (analysis/accumulate.hpp); others would take the plain
 model, with the same bits. What is known of the models' truth stands in sim/instructions.hpp.
 """
 

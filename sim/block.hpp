@@ -16,7 +16,7 @@ namespace fp4scope::sim {
 FP4SCOPE_HD constexpr std::uint8_t signed_code(const formats::Format& element, int index, bool negative) noexcept {
   if (!negative) return static_cast<std::uint8_t>(index);
   const std::uint32_t code = element.twos_complement
-                                 ? (0u - static_cast<std::uint32_t>(index)) & (element.code_count() - 1)
+                                 ? (0u - static_cast<std::uint32_t>(index)) & element.code_mask()
                                  : static_cast<std::uint32_t>(index) | element.sign_bit();
   return static_cast<std::uint8_t>(code);
 }

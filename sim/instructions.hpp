@@ -3,7 +3,10 @@
 // A family is one line: every pair of its element formats is an instruction. Names are PTX's in the order of MMA-Sim:
 // mma.SHAPE[.blockN].D.A.B.C[.SCALE], wgmma and tcgen05 without C, whose type is D's; AMD's MFMA likewise. Where
 // publications disagree a second row's name ends in @VARIANT; so do AMD's instructions of the same shape (_1k). What
-// was measured is one line a measurement.
+// was measured is one line a measurement. AMD's xf32 is tf32 here.
+//
+// Not there: operands of 32 and 64 bits, whose sums are fma after fma and whose products the integers here don't hold;
+// CDNA3's FP8, whose formats have no -0 and another bias (fnuz), which formats/ hasn't.
 //
 // Sources: [S] MMA-Sim, arXiv 2511.10909, github.com/microsoft/MMA-Sim at c785138; [K] Khattak and Mikaitis, arXiv
 // 2512.07004, github.com/north-numerical-computing/MATLAB-tensor-core at b12b5a7. Their least exponents are [K]'s where
@@ -63,16 +66,28 @@ namespace families {
 
 inline constexpr const char* both = "MMA-Sim (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004)";
 inline constexpr const char* mma_sim = "MMA-Sim (arXiv 2511.10909)";
+inline constexpr const char* without_fp6 = "MMA-Sim's for FP8 and FP4 (arXiv 2511.10909); it has no FP6";
 inline constexpr const char* khattak = "Khattak and Mikaitis (arXiv 2512.07004)";
 inline constexpr const char* unpacked =
     "the machine code is two f16 instructions and an addition; neither MMA-Sim nor Khattak and Mikaitis has it";
-// Khattak and Mikaitis's inputs and outputs of the hardware, 5000 a device and format, A's format B's.
-inline constexpr const char* of_h200 = "Khattak and Mikaitis, H200: 0 of 5000 differ";
-inline constexpr const char* of_b200 = "Khattak and Mikaitis, B200: 0 of 5000 differ";
+inline constexpr const char* reading =
+    "what Khattak and Mikaitis (arXiv 2512.07004) say of two vectors of 16; their program has one sum of 32";
+inline constexpr const char* refused = "MMA-Sim (arXiv 2511.10909); ptxas 13.0 refuses it";
+// Khattak and Mikaitis's inputs and outputs of the hardware (their model_validation/), 5000 a device and format, A's
+// format B's.
+inline constexpr const char* of_v100 = "Khattak and Mikaitis, V100: 0 of 5000 differ";
+inline constexpr const char* of_ampere = "Khattak and Mikaitis, A100 and A2: 0 of 5000 differ each, half of k zeros";
 inline constexpr const char* of_ada = "Khattak and Mikaitis, Ada and L40S: 0 of 5000 differ each";
+inline constexpr const char* of_ada_half = "Khattak and Mikaitis, Ada and L40S: 0 of 5000 differ each, half of k zeros";
+inline constexpr const char* of_ada_alone = "Khattak and Mikaitis, Ada: 0 of 5000 differ";
+inline constexpr const char* of_hopper = "Khattak and Mikaitis, H100 and H200: 0 of 5000 differ each";
+inline constexpr const char* of_hopper_half = "Khattak and Mikaitis, H100 and H200: 0 of 5000 differ each, half of k zeros";
+inline constexpr const char* of_b200 = "Khattak and Mikaitis, B200: 0 of 5000 differ";
+inline constexpr const char* of_b200_half = "Khattak and Mikaitis, B200: 0 of 5000 differ, half of k zeros";
 inline constexpr const char* of_three = "Khattak and Mikaitis, H100, H200 and B200: 0 of 5000 differ each";
 inline constexpr const char* of_wgmma = "Khattak and Mikaitis, H100 and H200: 0 of 5000 differ each, all with C = 0";
-inline constexpr const char* two_of_16 = "Khattak and Mikaitis: two groups of 16 miss 814 of 5000, all with C = 0";
+inline constexpr const char* against_interleaving =
+    "Khattak and Mikaitis, H100 and H200: 820 of 5000 differ each for e4m3, 354 for e5m2, all with C = 0";
 
 inline constexpr auto f32 = Result::f32_truncated;
 inline constexpr auto f16 = Result::f16_nearest;
@@ -87,38 +102,38 @@ using enum Opcode;
 // clang-format off
 inline constexpr Family all[] = {
     // opcode architecture   elements   mixed    m   n   k group run F result addend f16 C least zero model
-    {mma,     volta,         with_f16,  false,   8,  8,  4,  4,  4, 23, f32,   first, false, none, none, both},
+    {mma,     volta,         with_f16,  false,   8,  8,  4,  4,  4, 23, f32,   first, false, none, none, both, of_v100},
     {mma,     volta,         with_f16,  false,   8,  8,  4,  4,  4, 23, f32,   first, true,  none, none, mma_sim},
-    {mma,     volta,         with_f16,  false,   8,  8,  4,  4,  4, 23, f16,   first, true,   -19, none, both},
+    {mma,     volta,         with_f16,  false,   8,  8,  4,  4,  4, 23, f16,   first, true,   -19, none, both, of_v100},
     {mma,     turing,        with_f16,  false,  16,  8,  8,  8,  8, 24, f32,   first, false, none, -126, mma_sim},
     {mma,     turing,        with_f16,  false,  16,  8,  8,  8,  8, 24, f16,   first, true,  none, -126, mma_sim},
 
-    {mma,     ampere,        with_f16,  false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both},
-    {mma,     ampere,        with_f16,  false,  16,  8, 16,  8,  8, 24, f16,   first, true,   -20, none, both},
-    {mma,     ampere,        with_bf16, false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both},
+    {mma,     ampere,        with_f16,  false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both, of_ampere},
+    {mma,     ampere,        with_f16,  false,  16,  8, 16,  8,  8, 24, f16,   first, true,   -20, none, both, of_ampere},
+    {mma,     ampere,        with_bf16, false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both, of_ampere},
     {mma,     ampere,        with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 24, f32,   first, false, -132, none, both},
     {mma,     ampere,        with_f16,  false,  16,  8,  8,  8,  8, 24, f16,   first, true,   -20, none, both},
-    {mma,     ampere,        with_tf32, false,  16,  8,  8,  4,  4, 24, f32,   first, false, -132, none, both},
+    {mma,     ampere,        with_tf32, false,  16,  8,  8,  4,  4, 24, f32,   first, false, -132, none, both, of_ampere},
     {mma,     ampere,        with_tf32, false,  16,  8,  4,  4,  4, 24, f32,   first, false, -132, none, both},
 
-    {mma,     ada,           with_f16,  false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both},
-    {mma,     ada,           with_f16,  false,  16,  8, 16,  8,  8, 24, f16,   first, true,   -20, none, both},
-    {mma,     ada,           with_bf16, false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both},
+    {mma,     ada,           with_f16,  false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both, of_ada_half},
+    {mma,     ada,           with_f16,  false,  16,  8, 16,  8,  8, 24, f16,   first, true,   -20, none, both, of_ada_half},
+    {mma,     ada,           with_bf16, false,  16,  8, 16,  8,  8, 24, f32,   first, false, -132, none, both, of_ada_half},
     {mma,     ada,           with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 24, f32,   first, false, -132, none, both},
     {mma,     ada,           with_f16,  false,  16,  8,  8,  8,  8, 24, f16,   first, true,   -20, none, both},
-    {mma,     ada,           with_tf32, false,  16,  8,  8,  4,  4, 24, f32,   first, false, -132, none, both},
+    {mma,     ada,           with_tf32, false,  16,  8,  8,  4,  4, 24, f32,   first, false, -132, none, both, of_ada_half},
     {mma,     ada,           with_tf32, false,  16,  8,  4,  4,  4, 24, f32,   first, false, -132, none, both},
     {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, e8m13, first, false, -132, none, both, of_ada},
     {mma,     ada,           fp8,       true,   16,  8, 16, 16, 16, 13, e8m13, first, false, -132, none, both},
-    {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, f16,   first, true,  -132, none, both},
-    {mma,     ada,           fp8,       true,   16,  8, 16, 16, 16, 13, f16,   first, true,  -132, none, both},
+    {mma,     ada,           fp8,       true,   16,  8, 32, 16, 16, 13, f16,   first, true,  -132, none, mma_sim, of_ada_alone},
+    {mma,     ada,           fp8,       true,   16,  8, 16, 16, 16, 13, f16,   first, true,  -132, none, mma_sim},
 
-    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_h200},
-    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
-    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
+    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_hopper},
+    {mma,     hopper,        with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both, of_hopper},
+    {mma,     hopper,        with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_hopper},
     {mma,     hopper,        with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
-    {mma,     hopper,        with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
+    {mma,     hopper,        with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both, of_hopper_half},
     {mma,     hopper,        with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
     {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked},
     {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
@@ -126,17 +141,17 @@ inline constexpr Family all[] = {
     {wgmma,   hopper,        with_f16,  false,  64,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {wgmma,   hopper,        with_bf16, false,  64,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {wgmma,   hopper,        with_tf32, false,  64,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
-    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, e8m13, first, false, -133, none, mma_sim, of_wgmma},
+    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, e8m13, first, false, -133, none, both, of_wgmma},
     {wgmma,   hopper,        fp8,       true,   64,  8, 32, 32, 32, 13, f16,   first, true,  -133, none, mma_sim},
-    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, e8m13, first, false, -133, none, khattak, two_of_16, "interleaved"},
-    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, f16,   first, true,  -133, none, khattak, "", "interleaved"},
+    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, e8m13, first, false, -133, none, reading, against_interleaving, "interleaved"},
+    {wgmma,   hopper,        fp8,       true,   64,  8, 32, 16,  1, 13, f16,   first, true,  -133, none, reading, "", "interleaved"},
 
     {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_b200},
-    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
-    {mma,     blackwell,     with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
+    {mma,     blackwell,     with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both, of_b200},
+    {mma,     blackwell,     with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both, of_b200},
     {mma,     blackwell,     with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
-    {mma,     blackwell,     with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
+    {mma,     blackwell,     with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both, of_b200_half},
     {mma,     blackwell,     with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
     {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, of_b200},
     {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
@@ -153,13 +168,18 @@ inline constexpr Family all[] = {
     {mma,     rtx_blackwell, with_f16,  false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {mma,     rtx_blackwell, with_f16,  false,  16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {mma,     rtx_blackwell, with_bf16, false,  16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
+    {mma,     rtx_blackwell, with_f16 | with_bf16, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
+    {mma,     rtx_blackwell, with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     rtx_blackwell, with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both},
+    {mma,     rtx_blackwell, with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
+    {mma,     rtx_blackwell, fp8,       true,   16,  8, 16, 16, 16, 25, f32,   first, false, -133, none, mma_sim},
+    {mma,     rtx_blackwell, fp8,       true,   16,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, mma_sim},
     {mma,     rtx_blackwell, f8f6f4,    true,   16,  8, 32, 32, 32, 25, f32,   first, false, -133, none, mma_sim},
     {mma,     rtx_blackwell, f8f6f4,    true,   16,  8, 32, 32, 32, 25, f16,   first, true,   -21, none, mma_sim},
     {mma,     rtx_blackwell, f8f6f4,    true,   16,  8, 32, 32, 32, 25, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue8m0, 32},
     {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue8m0, 32, 16},
-    {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue8m0, 16, 16},
-    {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue4m3, 32, 16},
+    {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, refused, "", "", Scales::ue8m0, 16, 16},
+    {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, refused, "", "", Scales::ue4m3, 32, 16},
     {mma,     rtx_blackwell, with_e2m1, false,  16,  8, 64, 64, 64, 35, f32,   first, false, none, -126, mma_sim, "", "", Scales::ue4m3, 16, 16},
 
     {mfma,    cdna1,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, false},
@@ -183,21 +203,29 @@ inline constexpr Family all[] = {
     {mfma,    cdna1,         with_bf16, false,  16, 16,  2,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
     {mfma,    cdna1,         with_bf16, false,   4,  4,  2,  2,  2,  0, near,  first, false, none, none, khattak, "", "exact", Scales::none, 0, 0, Sum::exact, false},
 
-    {mfma,    cdna2,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_f16,  false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_f16,  false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_f16,  false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_f16,  false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, both, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, both, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, both, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, both, "", "", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_f16,  false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, both, "", "", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,  32, 32,  4,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,  32, 32,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,  16, 16,  8,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,  16, 16,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
     {mfma,    cdna2,         with_bf16, false,   4,  4,  2,  2,  2,  0, near,  first, false, none, none, mma_sim, "", "", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_bf16, false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_bf16, false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_bf16, false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_bf16, false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
-    {mfma,    cdna2,         with_bf16, false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, mma_sim, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  8,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  32, 32,  4,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16, 16,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,  16, 16,  4,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+    {mfma,    cdna2,         with_bf16, false,   4,  4,  4,  4,  4,  0, near,  first, false, none, none, both, "", "1k", Scales::none, 0, 0, Sum::pairwise, true},
+
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 32, 32,  8,  8,  8, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 32, 32,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 16, 16, 16,  8,  8, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false, 16, 16,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_f16 | with_bf16, false,  4,  4,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_tf32, false,  32, 32,  4,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
+    {mfma,    cdna3,         with_tf32, false,  16, 16,  8,  4,  4, 24, near,  first, false, -126, none, both, "", "", Scales::none, 0, 0, Sum::two_stage},
 };
 // clang-format on
 
@@ -216,7 +244,7 @@ inline constexpr Measurement measurements[] = {
 };
 
 inline constexpr const char* architecture_names[] = {"volta",     "turing",        "ampere", "ada",  "hopper",
-                                                     "blackwell", "rtx_blackwell", "cdna1",  "cdna2"};
+                                                     "blackwell", "rtx_blackwell", "cdna1",  "cdna2", "cdna3"};
 inline constexpr const char* opcode_names[] = {"mma", "wgmma", "tcgen05", "mfma"};
 
 /// Writes an instruction's name piece by piece.
@@ -263,7 +291,8 @@ constexpr Instruction make_instruction(const Family& f, const formats::Format& a
   r.exact_group = f.exact_group;
   r.flushes = f.flushes;
   r.variant = f.variant;
-  r.evidence = {f.model, formats::same_format(a, b) ? f.vectors : "", 0, 0, ""};
+  const bool fp6 = a.bits == 6 || b.bits == 6;
+  r.evidence = {fp6 ? families::without_fp6 : f.model, formats::same_format(a, b) ? f.vectors : "", 0, 0, ""};
   write_name(r);
   for (const Measurement& m : measurements) {
     if (m.architecture != r.architecture || std::string_view(m.name) != r.name) continue;
@@ -333,8 +362,10 @@ constexpr bool budget_holds(const Instruction& r) noexcept {
   // add_nearest takes 24 bits.
   const bool fits = shape && blocks && scaled <= 24;
   if (r.sum == Sum::pairwise) return fits && (r.group & (r.group - 1)) == 0;
-  if (r.sum != Sum::aligned) return fits;
   const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;
+  // An addend of 24 bits, 8 places to the left.
+  if (r.sum == Sum::two_stage) return fits && spare >= 0 && product + spare <= 31 && !r.scaled && r.fraction_bits <= 31;
+  if (r.sum != Sum::aligned) return fits;
   const int terms = formats::bit_length(static_cast<std::uint64_t>(r.group));  // 2^terms > group: the addend too
   if (r.exact_group == 0) {
     // A shifted product in 31 bits, one scale for all of K, and the sum in 62.

@@ -27,11 +27,14 @@ namespace fp4scope::sim {
 
 enum class Opcode : std::uint8_t { mma, wgmma, tcgen05, mfma };
 
-enum class Architecture : std::uint8_t { volta, turing, ampere, ada, hopper, blackwell, rtx_blackwell, cdna1, cdna2 };
+enum class Architecture : std::uint8_t {
+  volta, turing, ampere, ada, hopper, blackwell, rtx_blackwell, cdna1, cdna2, cdna3,
+};
 
 /// How the products of a step become a sum.
 enum class Sum : std::uint8_t {
   aligned,     ///< aligned to the greatest exponent and truncated to fraction_bits
+  two_stage,   ///< the products so; their sum then cut to 31 bits and the running value to 24, downward, and added
   exact,       ///< in real numbers, rounded once per step
   sequential,  ///< fma after fma in binary32, to nearest even
   pairwise,    ///< each product rounded to binary32, added in a balanced tree, the tree's root to the running value
@@ -205,6 +208,12 @@ FP4SCOPE_HD constexpr std::int64_t cut(std::int64_t x, int shift) noexcept {
   return x < 0 ? -(-x >> shift) : x >> shift;
 }
 
+/// The same downward.
+FP4SCOPE_HD constexpr std::int64_t cut_down(std::int64_t x, int shift) noexcept {
+  if (shift <= 0) return x * (std::int64_t{1} << -shift);
+  return x >> (shift > 62 ? 62 : shift);
+}
+
 /// Operands in the order of summation.
 struct Operands {
   const std::int32_t* significand;
@@ -277,6 +286,35 @@ FP4SCOPE_HD constexpr AlignedSum exact_group_step(const Instruction& r, const Op
     sum += cut(term, 2 + 2 * r.scale.mantissa_bits - f + greatest - sa.exponent - sb.exponent);
   }
   return {sum, greatest - f};
+}
+
+/// One step of CDNA3: the products in a sum of their own, then it and the addend to the greater one's exponent, at
+/// least r.least_exponent.
+FP4SCOPE_HD constexpr AlignedSum two_stage_step(const Instruction& r, const Operands& a, const Operands& b,
+                                                const Operand& addend) noexcept {
+  constexpr int of_products = 31, of_addend = 24;
+  const int spare = r.fraction_bits - r.a.mantissa_bits - r.b.mantissa_bits;
+  const int greatest = greatest_exponent(a, b, r.group, 2 * no_exponent);
+  const std::int64_t products = aligned_products(a, b, r.group, greatest, spare);
+  int top = addend.exponent > r.least_exponent ? addend.exponent : r.least_exponent;
+  top = greatest > top ? greatest : top;
+  const std::int64_t sum = cut_down(products, top - of_products - (greatest - r.fraction_bits));
+  const std::int64_t c = cut_down(addend.significand, top - of_addend - (addend.exponent - 23));
+  return {sum + c * (1 << (of_products - of_addend)), top - of_products};
+}
+
+/// Inf with its sign, or NaN where there are both, if a product is 2^128 or more; 0 if none is. CDNA3 keeps no more.
+FP4SCOPE_HD constexpr std::uint32_t product_overflow(const Instruction& r, const Operands& a,
+                                                     const Operands& b) noexcept {
+  bool positive = false, negative = false;
+  for (int i = 0; i < r.group; ++i) {
+    const std::int64_t p = std::int64_t{a.significand[i]} * b.significand[i];
+    const int leading = formats::bit_length(static_cast<std::uint64_t>(p < 0 ? -p : p)) - 1;
+    if (p == 0 || a.exponent[i] + b.exponent[i] + leading - r.a.mantissa_bits - r.b.mantissa_bits < 128) continue;
+    (p < 0 ? negative : positive) = true;
+  }
+  if (positive && negative) return r.nan_bits();
+  return positive ? 0x7F800000u : negative ? 0xFF800000u : 0;
 }
 
 /// significand * 2^exponent.
@@ -455,9 +493,15 @@ FP4SCOPE_HD constexpr std::uint32_t step(const Instruction& r, const Operands& a
                                          int first) noexcept {
   if (r.sum == Sum::sequential) return sequential_step(r, a, b, running, scale_a, scale_b, first);
   if (r.sum == Sum::pairwise) return pairwise_step(r, a, b, running, scale_a, scale_b, first);
-  if (r.sum == Sum::exact || r.exact_group > 0) {
+  if (r.sum == Sum::exact || r.sum == Sum::two_stage || r.exact_group > 0) {
     if (has_special(r, a, b, running, scale_a, scale_b, first)) {
       return special_result(r, a, b, running, scale_a, scale_b, first);
+    }
+    if (r.sum == Sum::two_stage) {
+      const Operands x = advance(a, first), y = advance(b, first);
+      if (const std::uint32_t bits = product_overflow(r, x, y)) return bits;
+      const AlignedSum sum = two_stage_step(r, x, y, running);
+      return round_result(r.result, leading_bits(sum.units, sum.exponent));
     }
     if (r.sum == Sum::exact) return exact_step(r, a, b, running, scale_a, scale_b, first);
     const AlignedSum sum = exact_group_step(r, advance(a, first), advance(b, first), running, scale_a, scale_b);

@@ -120,7 +120,7 @@ TEST(Accumulate, FastAndPlainSumsAreTheInstructionsBits) {
                            "hopper wgmma.m64n8k32.f32.e4m3.e4m3", "ampere mma.m16n8k16.f32.bf16.bf16.f32",
                            "ada mma.m16n8k32.f32.e4m3.e4m3.f32", "volta mma.m8n8k4.f32.f16.f16.f32",
                            "hopper mma.m16n8k32.f32.e4m3.e4m3.f32", "cdna1 mfma.m32n32k8.f32.f16.f16",
-                           "cdna2 mfma.m32n32k8.f32.f16.f16"}) {
+                           "cdna2 mfma.m32n32k8.f32.f16.f16", "cdna3 mfma.m16n16k16.f32.f16.f16"}) {
     const std::string text = name, arch = text.substr(0, text.find(' '));
     const Unit unit = find_unit(arch, text.substr(arch.size() + 1), nullptr, 0, nullptr, 0);
     int proved = 0;
@@ -138,7 +138,7 @@ TEST(Accumulate, FastAndPlainSumsAreTheInstructionsBits) {
         }
       }
     }
-    const bool none_is_fast = arch == "cdna1" || arch == "cdna2" || text == "hopper mma.m16n8k32.f32.e4m3.e4m3.f32";
+    const bool none_is_fast = arch.starts_with("cdna") || text == "hopper mma.m16n8k32.f32.e4m3.e4m3.f32";
     EXPECT_EQ(proved == 0, none_is_fast) << name;
   }
 }
@@ -402,6 +402,45 @@ TEST(Matmul, FmaRoundsOnceWhereBinary64WouldRoundTwice) {
   const Matrix a = {1, 3, {1, 0x1p-23f, (1 + 0x1p-23f) * 0x1p-24f}}, b = {1, 3, {1, 1, 1 - 0x1p-23f}};
   const MatmulConfig fma = parse_matmul(words("fp32"), nullptr, nullptr);
   EXPECT_EQ(multiply({&a, nullptr}, {&b, nullptr}, fma).out[0], 1 + 0x1p-23f);
+}
+
+TEST(Matmul, FmaKeepsAnInfinity) {
+  for (const float sign : {1.0f, -1.0f}) {
+    const Matrix a = {1, 4, {3e38f, 2, 1e-30f, 7}}, b = {1, 4, {sign * 3e38f, -1, 1, 3}};
+    for (const char* step : {"fma", "mul_add"}) {
+      const Product p = multiply({&a, nullptr}, {&b, nullptr}, parse_matmul(words("fp32", step), nullptr, nullptr));
+      EXPECT_EQ(p.out[0], sign * HUGE_VALF) << step;
+    }
+  }
+}
+
+TEST(Matmul, ProductsOfZerosHaveNoError) {
+  const Matrix zeros = {2, 64, std::vector<float>(128)}, b = random_matrix(3, 64, 8, 1);
+  const QuantizeConfig c = config("nvfp4");
+  const Quantized zq = quantize(c, zeros, "zeros"), bq = quantize(c, b, "b");
+  for (const char* arch : {"exact", "fp32", "blackwell"}) {
+    const Product p = multiply({&zeros, &zq}, {&b, &bq}, parse_matmul(words(arch), &c, &c));
+    EXPECT_EQ(p.error.relative(), 0) << arch;
+    EXPECT_EQ(p.error.relative(of_weights), 0) << arch;
+    EXPECT_EQ(p.error.shrinkage(of_sum), 0) << arch;
+    EXPECT_EQ(p.error.cosine(), 1) << arch;
+  }
+}
+
+TEST(Matmul, BlackwellIsSm100AndSm120ForWhatSm100Lacks) {
+  const auto unit = [](const char* arch, const char* name, const QuantizeConfig& c) {
+    return std::string(parse_matmul(words(arch, name), &c, &c).unit.name);
+  };
+  const char* const mma = "mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3";
+  const char* const tcgen05 = "tcgen05.m128n8k64.block16.f32.e2m1.e2m1.ue4m3";
+  const QuantizeConfig nv = config("nvfp4"), mx = config("mxfp4");
+  QuantizeConfig nv32 = nv;
+  nv32.block = 32;
+  EXPECT_EQ(unit("blackwell", "", nv), tcgen05);
+  EXPECT_EQ(unit("blackwell", mma, nv), mma);
+  EXPECT_EQ(unit("rtx_blackwell", "", nv), mma);
+  EXPECT_EQ(unit("rtx_blackwell", "", nv32), mma) << "two neighbours share a scale";
+  EXPECT_EQ(unit("rtx_blackwell", "", mx), "mma.m16n8k64.block32.f32.e2m1.e2m1.f32.ue8m0");
 }
 
 TEST(Matmul, ExactKeepsWhatBinary64WouldLose) {

@@ -123,9 +123,20 @@ hadamard = 16
         self.assertRegex(out, r"^fouroversix: .*\nproduct +A +B +K +error %")
         self.assertIn("G^T nvfp4 4over6 stochastic hadamard 16", out)
 
+    def test_every_unit_is_named(self):
+        self.path("mixed.toml").write_text('[forward.X]\nformat = "nvfp4"\n[forward.W]\nformat = "nvfp4"\n')
+        out = self.succeeds(*self.words, *self.grad, "--recipe-config", "mixed.toml", "--arch", "blackwell").stdout
+        self.assertIn("unit: tcgen05.m128n8k64.block16.f32.e2m1.e2m1.ue4m3, mma.m16n8k16.f32.bf16.bf16.f32;", out)
+
     def test_without_a_gradient_there_is_the_forward_product(self):
         products = json.loads(self.succeeds(*self.words, "--json").stdout)["products"]
         self.assertEqual([p["product"] for p in products], ["forward"])
+
+    def test_products_of_zeros_have_no_error(self):
+        write_safetensors(self.path("in.safetensors"), {**self.tensors, "g": floats([TOKENS, OUT], [0.0] * TOKENS * OUT)})
+        found = self.found("--recipe-config", "nvfp4_pretraining", "--seeds", "2")
+        self.assertEqual([found[name]["relative_error"] for name in ("dgrad", "wgrad")], [0, 0])
+        self.assertNotIn("nan", self.succeeds(*self.words, *self.grad).stdout)
 
     def test_wrong_words_are_named(self):
         self.fails(2, ["--recipe-config", "'nvpf4'", "'nvfp4'"], *self.words, "--recipe-config", "nvpf4")

@@ -182,6 +182,19 @@ class Matmul(Case):
         for part in ("weights", "activations", "both", "conversion", "accumulation", "epilogue", "output"):
             self.assertRegex(out, rf"\n{part} +[\d.e-]+ +[\d.e-]+\n")
 
+    def test_outputs_beyond_the_dtype_are_told(self):
+        tensors = {"a": [1e3] * 16, "b": [1.0] * 16 + [1e3] * 16, "z": [0.0] * 16}
+        tensors = {name: floats([len(x) // 16, 16], x) for name, x in tensors.items()}
+        write_safetensors(self.path("big.safetensors"), tensors)
+        words = ["matmul", "big.safetensors:a", "big.safetensors:b", "--format", "none", "--out-dtype", "f16"]
+        outcome = self.succeeds(*words, "-o", "out.safetensors")
+        self.assertIn("1 of 2 outputs are Inf or NaN", outcome.stderr)
+        self.assertRegex(outcome.stdout, r"error inf %, cosine -;[^\n]*\n(?!.*nan)")
+        self.assertEqual(read_safetensors(self.path("out.safetensors"))[0]["out"].numbers(), [16000, float("inf")])
+        zeros = self.succeeds("matmul", "big.safetensors:z", "big.safetensors:b", "--format", "nvfp4")
+        self.assertIn("error 0 %, cosine 1;", zeros.stdout)
+        self.assertEqual(zeros.stderr, "")
+
     def test_wrong_words_are_named(self):
         base = ["matmul", "in.safetensors:a", "in.safetensors:b", "--format", "nvfp4"]
         self.fails(2, ["--arch", "'hoper'", "'hopper'"], *base, "--arch", "hoper")

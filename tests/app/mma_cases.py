@@ -213,6 +213,12 @@ class List(Case):
         for row in rows:
             self.assertTrue(row["evidence"]["model"], row["name"])
             self.assertEqual(sorted(sum(row["steps"], [])), list(range(row["k"])), row["name"])
+            if row["a"] in ("e2m3", "e3m2") or row["b"] in ("e2m3", "e3m2"):
+                self.assertIn("no FP6", row["evidence"]["model"], row["name"])
+        vectors = {(row["architecture"], row["name"]): row["evidence"]["vectors"] for row in rows if row["evidence"]["vectors"]}
+        self.assertIn("V100: 0 of 5000 differ", vectors["volta", "mma.m8n8k4.f16.f16.f16.f16"])
+        self.assertIn("H100 and H200: 0 of 5000 differ each", vectors["hopper", "mma.m16n8k16.f32.bf16.bf16.f32"])
+        self.assertIn("820 of 5000 differ", vectors["hopper", WGMMA + "@interleaved"])
         measured = [(row["architecture"], row["name"]) for row in rows if row["evidence"]["measured"]]
         self.assertEqual(measured, [("hopper", HOPPER)])
 

@@ -592,7 +592,7 @@ inline double result_of(const sim::Instruction& r, const Batch& batch, std::int6
 
 /// "" where every element of A, B, C and D is where mma() says; else the first that isn't, and where it came out. Of
 /// the device it needs nothing but exact small integers: digits of k, or j + 1, in B beside a single 1 in A; m n integers
-/// in C. Formats of fewer than eight bits need not hold 5 to 8: digits to the base 3.
+/// in C. Formats of fewer than eight bits need not hold 5 to 8: digits to the base 3. A device's D begins as bytes 0xFF.
 inline std::string layout_fault(const sim::Instruction& r, const RunSets& run, bool a_in_registers) {
   const int base = r.b.bits < 8 ? 3 : 8;
   const auto name = [](const char* what, int i, int j) {
@@ -606,6 +606,9 @@ inline std::string layout_fault(const sim::Instruction& r, const RunSets& run, b
     store(c_only.c, i, width_of_c(r), bits);
   }
   run(r, c_only, a_in_registers);
+  if (std::all_of(c_only.d.begin(), c_only.d.end(), [](std::uint8_t byte) { return byte == 0xFF; })) {
+    return "D was not written: the program has no code of it for this device (CMAKE_CUDA_ARCHITECTURES 90a-real ...)";
+  }
   for (int i = 0; i < r.m * r.n; ++i) {
     const double d = result_of(r, c_only, i);
     if (d != i + 1) return name("D", i / r.n, i % r.n) + " is not C there: it has C number " + std::to_string(d);

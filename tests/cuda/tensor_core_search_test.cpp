@@ -147,6 +147,8 @@ TEST(TensorCoreLayout, MistakesAreNamed) {
   const auto shifted_c =
       misplaced([](const sim::Instruction&, Batch& x) { std::rotate(x.c.begin(), x.c.begin() + 4, x.c.end()); });
   EXPECT_EQ(layout_fault(r, shifted_c, false), "D [0, 0] is not C there: it has C number 2.000000");
+  const RunSets nothing = [](const sim::Instruction&, Batch& x, bool) { std::fill(x.d.begin(), x.d.end(), 0xFF); };
+  EXPECT_EQ(layout_fault(r, nothing, false).find("D was not written"), 0u);
 }
 
 }  // namespace

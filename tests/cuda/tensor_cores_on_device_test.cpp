@@ -4,9 +4,10 @@
 //
 //   tensor_cores_on_device_test [RECORDS.safetensors] [--only NAME]... [--outputs N] [--seconds S] [--seed N]
 //
-// --only takes a part of a name. RECORDS gets a few operands and results of each instruction: CI replays them from
-// tests/data/tensor_cores.safetensors (tensor_core_records_test). --seconds bounds an instruction's comparison, and
-// again the check of what a search found. Exit code 0: every instruction's first row holds; 1: not; 77: skipped, no device.
+// --only takes a part of a name. RECORDS gets a few operands and results of each instruction as soon as it is done: CI
+// replays them from tests/data/tensor_cores.safetensors (tensor_core_records_test). --seconds bounds an instruction's
+// comparison, and again the check of what a search found. Exit code 0: every instruction's first row holds; 1: not; 77:
+// skipped, no device.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -147,6 +148,11 @@ int run(const Options& options) {
   const RunSets run_sets = [&](const sim::Instruction& r, Batch& x, bool registers) { machine(r, x, registers); };
   std::vector<Line> table;
   std::vector<Record> records;
+  const auto save = [&] {
+    if (options.records.empty()) return;
+    write_records(options.records, records,
+                  {{"device", device.name}, {"architecture", sim::architecture_names[static_cast<int>(architecture)]}});
+  };
   bool ok = true;
   for (const Rows& rows : instructions_of(architecture)) {
     if (!selected(options, rows[0]->name)) continue;
@@ -157,6 +163,7 @@ int run(const Options& options) {
     }
     try {
       ok = examine_one(rows, run_sets, options.limits, table, records) && ok;
+      save();  // whoever stops the program keeps these
     } catch (const Error& error) {  // the device is lost: what was found until now is still told
       std::printf("%s: %s\n", rows[0]->name, error.what());
       ok = false;
@@ -168,11 +175,7 @@ int run(const Options& options) {
     std::printf("%-46s %11lld %11lld  %s\n", x.name.c_str(), static_cast<long long>(x.outputs),
         static_cast<long long>(x.mismatches), x.best.c_str());
   }
-  if (!options.records.empty()) {
-    write_records(options.records, records,
-                  {{"device", device.name}, {"architecture", sim::architecture_names[static_cast<int>(architecture)]}});
-    std::printf("%s: %zu instructions\n", options.records.c_str(), records.size());
-  }
+  if (!options.records.empty()) std::printf("%s: %zu instructions\n", options.records.c_str(), records.size());
   return ok ? 0 : 1;
 }
 

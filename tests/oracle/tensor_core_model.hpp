@@ -105,6 +105,7 @@ struct Model {
   int scale_block = 0;   ///< k's with a scale of their own
   bool block_sums = false;  ///< 16 products are summed exactly
   bool tree = false, exact = false, flush = false;
+  bool two_stage = false;  ///< C joins the products' sum, both rounded down
 };
 
 inline std::vector<std::vector<int>> in_a_row(int k, int group) {
@@ -129,6 +130,13 @@ inline std::vector<std::vector<int>> by_remainder(int k, int modulus, const std:
 
 inline Model amd_model(const Instruction& r, std::string_view name) {
   Model m;
+  if (r.architecture == Architecture::cdna3) {
+    m.steps = in_a_row(r.k, std::min(r.k, name.find("tf32") != name.npos ? 4 : 8));
+    m.to = To::f32_nearest;
+    m.fraction = 24;
+    m.two_stage = true;
+    return m;
+  }
   const bool narrow = name.find("bf16") != name.npos && name.find("@1k") == name.npos;
   m.steps = in_a_row(r.k, narrow ? 2 : 4);
   m.to = To::f32_nearest;
@@ -210,6 +218,30 @@ inline std::uint32_t aligned_sum(const std::vector<Term>& terms, const Model& m)
   return rounded(sum, m.to);
 }
 
+/// x downward to a multiple of 2^exponent.
+inline mpz_class floor_to(const mpz_class& x, int exponent) {
+  if (exponent <= least_unit) return x;
+  const auto bits = static_cast<mp_bitcnt_t>(exponent - least_unit);
+  mpz_class out;
+  mpz_fdiv_q_2exp(out.get_mpz_t(), x.get_mpz_t(), bits);
+  return out << bits;
+}
+
+/// CDNA3; terms[0] is the running value.
+inline std::uint32_t two_stage_sum(const std::vector<Term>& terms, const Model& m) {
+  const auto beyond = [&](double sign) {
+    return std::any_of(terms.begin() + 1, terms.end(), [&](const Term& t) { return sign * t.value >= 0x1p128; });
+  };
+  if (beyond(1) && beyond(-1)) return 0x7FC00000;
+  if (beyond(1) || beyond(-1)) return bits_of(beyond(1) ? HUGE_VAL : -HUGE_VAL, false);
+  int greatest = -100000;
+  for (std::size_t i = 1; i < terms.size(); ++i) greatest = std::max(greatest, terms[i].exponent);
+  mpz_class products = 0;
+  for (std::size_t i = 1; i < terms.size(); ++i) products += cut_to(in_units(terms[i].value), greatest - m.fraction);
+  const int top = std::max({greatest, terms[0].exponent, -126});
+  return rounded(floor_to(products, top - 31) + floor_to(in_units(terms[0].value), top - 24), m.to);
+}
+
 inline double flushed_float(double x, bool flush) { return flush && std::fabs(x) < 0x1p-126 ? 0 : x; }
 
 /// A tree of binary32 additions; the processor's own.
@@ -266,6 +298,8 @@ inline std::uint32_t modelled(const Instruction& r, const Model& m, const Proble
       bits = std::isnan(tree) ? nan : bits_of(flushed_float(static_cast<double>(tree), m.flush) + 0.0, false);
     } else if (std::isnan(sum) || std::isinf(sum)) {
       bits = std::isnan(sum) ? nan : bits_of(sum, half_d);
+    } else if (m.two_stage) {
+      bits = two_stage_sum(terms, m);
     } else if (m.exact) {
       mpz_class total = 0;
       for (const Term& t : terms) total += in_units(t.value);

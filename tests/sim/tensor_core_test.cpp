@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -115,6 +116,11 @@ constexpr Example three_ones =
 static_assert(three_ones.on(chained) == 0x4B800000);
 static_assert(three_ones.on(tree) == 0x4B800002);
 
+constexpr Instruction cdna3 = *sim::find_instruction("mfma.m16n16k16.f32.f16.f16", Architecture::cdna3);
+// 1 and a C that is far smaller: cut downward to 2^-24, not toward zero.
+static_assert(Example().at(3, one_f16, one_f16).plus(0xB0800000).on(cdna3) == 0x3F7FFFFF);
+static_assert(Example().at(3, one_f16, one_f16).plus(0x30800000).on(cdna3) == 0x3F800000);
+
 TEST(Instructions, have_names_of_their_own) {
   for (const Instruction& r : sim::all_instructions) {
     EXPECT_EQ(sim::find_instruction(r.name, r.architecture), &r) << r.name;
@@ -137,6 +143,16 @@ TEST(Instructions, every_k_has_one_place) {
     std::string seen(static_cast<std::size_t>(r.k), ' ');
     for (int k = 0; k < r.k; ++k) seen.at(static_cast<std::size_t>(r.place(k))) = 'x';
     EXPECT_EQ(seen, std::string(static_cast<std::size_t>(r.k), 'x')) << r.name;
+  }
+}
+
+TEST(TensorCore, binary32_is_a_format_like_the_others) {
+  static_assert(formats::decode_double(sim::binary32, 0xBFC00000) == -1.5);
+  for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 0x10001) {
+    const auto code = static_cast<std::uint32_t>(bits);
+    const double x = formats::decode_double(sim::binary32, code);
+    const auto want = static_cast<double>(__builtin_bit_cast(float, code));
+    EXPECT_TRUE(x == want || (std::isnan(x) && std::isnan(want))) << std::hex << code;
   }
 }
 
