@@ -230,6 +230,7 @@ std::vector<RecipeBlocks> Audit::recipes() const {
 
 Audit audit(const AuditOptions& options) {
   const Checkpoint checkpoint(options.checkpoint);
+  notice_unread(checkpoint, options.notice);
   std::unique_ptr<io::TensorFile> originals;
   if (!options.original.empty()) originals = io::open_tensors(options.original);
   std::vector<const StoredWeight*> wanted;

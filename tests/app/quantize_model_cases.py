@@ -227,6 +227,11 @@ class CompressedTensors(ModelCase):
         for name in self.weights():
             self.assertEqual(tensors[name + "_global_scale"].numbers()[0], best_encode_scale(self.joint_scale([name])), name)
 
+    def test_the_table_of_a_weight_of_zeros_has_no_nan(self):
+        zeros = floats([2, 32], [0.0] * 64, "BF16")
+        self.write_model("z", {"model.safetensors": {"a.weight": zeros}})
+        self.assertNotIn("nan", self.succeeds("quantize", "z", "-o", "out", "--as", "compressed-tensors").stdout)
+
     def test_every_stored_scale_is_a_positive_number(self):
         zeros = self.shards["model-00001-of-00002.safetensors"]["model.layers.0.self_attn.o_proj.weight"]
         zeros.data = bytes(len(zeros.data))
@@ -568,6 +573,24 @@ class Resume(ModelCase):
             self.assertIn("interrupted; finished shards wait in out.partial for --resume", err.splitlines()[-1])
             self.assertFalse(self.path("out").exists())
         self.check_resumed("out")
+
+    def test_a_run_in_progress_is_not_taken_for_one_that_was_stopped(self):
+        child = self.start("out")
+        while child.poll() is None and len(self.records("out")) < 1:
+            time.sleep(0.0005)
+        outcome = self.run_here(*self.words, "-o", "out")
+        self.assertIsNone(child.poll(), "too fast to be met")
+        child.communicate()
+        self.assertIn("out.partial: is being written by another run", outcome.stderr)
+
+    def test_a_run_that_finishes_no_shard_leaves_nothing(self):
+        first = self.shards["model-00001-of-00004.safetensors"]
+        name = "model.layers.0.mlp.down_proj.weight"
+        first[name] = Tensor("BF16", first[name].shape, b"\x80\x7f" + first[name].data[2:])
+        self.write_model("inf", self.shards)
+        before = sorted(os.listdir(self.folder))
+        self.fails(1, [name, "inf"], "quantize", "inf", "--as", "modelopt", "-o", "no", notices=1)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
 
     def stopped(self):
         child = self.start("out")
