@@ -151,6 +151,7 @@ AuditedTensor audit_weight(const Checkpoint& checkpoint, const StoredWeight& w, 
     done.done += theirs.rows * theirs.cols;
     if (options.progress) options.progress(static_cast<double>(done.done) / static_cast<double>(done.all), w.name);
   }
+  checkpoint.file().release(*w.codes);
   t.evidence = evidence(t.counts);
   if (plain_mxfp4(w)) t.lossless = lossless.result();
   if (comparison) t.original = comparison->result();

@@ -221,6 +221,18 @@ class CompressedTensors(ModelCase):
         weights = said["config_groups"]["group_0"]["weights"]
         self.assertEqual((said["format"], weights["strategy"], weights["group_size"], weights["scale_dtype"]), ("mxfp4-pack-quantized", "group", 32, "torch.uint8"))
 
+    def test_low_rank_attention_is_fused_and_the_gate_of_a_shared_expert_is_left(self):
+        rng = random.Random(9)
+        low, gate = "model.layers.0.self_attn.{}.weight", "model.layers.0.mlp.shared_expert_gate.weight"
+        names = [low.format("q_a_proj"), low.format("kv_a_proj_with_mqa")]
+        self.shards = {"model.safetensors": {names[0]: matrix(rng, 8, 32), names[1]: matrix(rng, 8, 32, 0.08), gate: matrix(rng, 1, 32)}}
+        self.write_model("moe", self.shards)
+        self.succeeds("quantize", "moe", "-o", "out", "--as", "modelopt")
+        tensors, _ = self.read("out")
+        for name in names:
+            self.assertEqual(Fraction(tensors[name + "_scale_2"].numbers()[0]), self.joint_scale(names), name)
+        self.assertEqual(tensors[gate], self.everything()[gate])
+
     def test_no_fuse_gives_each_weight_the_scale_of_its_own_amax(self):
         self.quantize("--no-fuse")
         tensors, _ = self.read("out")
