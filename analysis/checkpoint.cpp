@@ -146,7 +146,7 @@ std::vector<Declared> read_declared(const std::filesystem::path& folder, const s
   if (!config.empty()) {
     const std::string where = (folder / "config.json").string();
     const Json j = parsed(config, where);
-    if (j.contains("quantization_config")) {
+    if (j.contains("quantization_config") && !j["quantization_config"].is_null()) {
       if (!j["quantization_config"].is_object()) throw Error(where, "its quantization_config is no object");
       list.push_back(declared_by(j["quantization_config"], where));
     }

@@ -223,7 +223,7 @@ std::string hf_quant_config(const CheckpointConfig& config) {
 std::string with_quantization_config(const std::string& config_json, const std::string& object,
                                      const std::string& where, bool replace) {
   Json j = parse_object(config_json, where);
-  if (j.contains(key) && !replace) {
+  if (j.contains(key) && !j[key].is_null() && !replace) {
     throw Error(where, "has a quantization_config already", "give a model that is not quantized yet");
   }
   j[key] = Json::parse(object);

@@ -57,6 +57,7 @@ TEST(Config, KeysKeepTheirOrderAndTheRest) {
   EXPECT_EQ(keys, (std::vector<std::string>{"z", "a", "n", "quantization_config"}));
   EXPECT_THROW(with_quantization_config(added, "{}", "c"), Error);
   EXPECT_NO_THROW(with_quantization_config(added, "{}", "c", true));
+  EXPECT_NO_THROW(with_quantization_config(R"({"quantization_config": null})", "{}", "c"));
   nlohmann::ordered_json rest = j;
   rest.erase("quantization_config");
   EXPECT_EQ(rest, nlohmann::ordered_json::parse(old));

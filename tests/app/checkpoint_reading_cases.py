@@ -243,6 +243,11 @@ class Contradictions(Case):
         self.reconfigure(folder, lambda j: j["quantization_config"].update({"forward_dtype": "mxfp4"}))
         self.refused(["config.json", "says mxfp4", "is nvfp4"])
 
+    def test_a_configuration_that_is_null_says_nothing(self):
+        folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j.update({"quantization_config": None}))
+        self.succeeds("dequantize", "ckpt", "-o", "out.safetensors")
+
     def test_two_configurations_of_which_one_contradicts_the_tensors(self):
         folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights())
         self.reconfigure(folder, lambda j: j["quantization"].update({"group_size": 32}), "hf_quant_config.json")
