@@ -151,6 +151,7 @@ AuditedTensor audit_weight(const Checkpoint& checkpoint, const StoredWeight& w, 
     done.done += theirs.rows * theirs.cols;
     if (options.progress) options.progress(static_cast<double>(done.done) / static_cast<double>(done.all), w.name);
   }
+  checkpoint.file().release(*w.codes);
   t.evidence = evidence(t.counts);
   if (plain_mxfp4(w)) t.lossless = lossless.result();
   if (comparison) t.original = comparison->result();
@@ -230,6 +231,7 @@ std::vector<RecipeBlocks> Audit::recipes() const {
 
 Audit audit(const AuditOptions& options) {
   const Checkpoint checkpoint(options.checkpoint);
+  notice_unread(checkpoint, options.notice);
   std::unique_ptr<io::TensorFile> originals;
   if (!options.original.empty()) originals = io::open_tensors(options.original);
   std::vector<const StoredWeight*> wanted;

@@ -4,6 +4,8 @@
 // whether its tensor scale multiplies on decode (D) or on encode (S, D = RNE32(1 / S) as the loaders take it).
 // Sources: hardware facts of each producer's exporter and loader stand at its row (checkpoint.cpp).
 //
+// Codes are U8 [N, K/2], or F4 [N, K] with the same bytes. Files beside the tensors may not contradict them.
+//
 //   modelopt             T (weight) U8 [N, K/2], T_scale E4M3 [N, K/16], T_scale_2 F32 = D; T_scale U8 [N, K/32]: MXFP4
 //   compressed_tensors   T_packed U8 [N, K/2], T_scale E4M3 [N, K/16], T_global_scale F32 [1] = S; U8 [N, K/32]: MXFP4
 //   gpt_oss              T_blocks U8 [E, N, K/32, 16], T_scales U8 [E, N, K/32]: MXFP4, experts first
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "analysis/quantize.hpp"
+#include "analysis/tensors.hpp"
 #include "io/tensor_file.hpp"
 
 namespace fp4scope::analysis {
@@ -43,7 +46,8 @@ struct StoredWeight {
 };
 
 /// A file or a directory that holds quantized weights. Everything is checked at opening: shapes of codes, scales and
-/// tensor scale against each other, dtypes, the configuration against the tensors; one Error each.
+/// tensor scale against each other, dtypes, what is missing or double, the configurations against the tensors; one Error
+/// each.
 class Checkpoint {
  public:
   /// `path`: whatever open_tensors takes, .gguf too. Throws Error.
@@ -54,6 +58,8 @@ class Checkpoint {
   const std::vector<StoredWeight>& weights() const { return weights_; }
   /// What belongs to no quantized weight.
   const std::vector<const io::TensorInfo*>& rest() const { return rest_; }
+  /// Of these what is quantized in a way that is not read here: FP8 and integer weights, ggml's other types.
+  std::vector<const io::TensorInfo*> otherwise_quantized() const;
   /// The text of config.json and of hf_quant_config.json beside the tensors; "" without.
   const std::string& config() const { return config_; }
   const std::string& quant_config() const { return quant_config_; }
@@ -69,5 +75,8 @@ class Checkpoint {
   std::vector<StoredWeight> weights_;
   std::vector<const io::TensorInfo*> rest_;
 };
+
+/// Words about what is in the files and not read: tensors that the index doesn't name, and otherwise_quantized().
+void notice_unread(const Checkpoint& checkpoint, const Notice& notice);
 
 }  // namespace fp4scope::analysis

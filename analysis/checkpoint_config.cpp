@@ -115,6 +115,14 @@ Json activation_arguments(const CheckpointConfig& config, const LayoutFormat& f)
   return j;
 }
 
+/// One scale for all keys of a layer and one for its values, E4M3.
+Json cache_scheme(const CheckpointConfig& config, bool by_tensor) {
+  if (!config.fp8_cache) return nullptr;
+  Json j = {{"dynamic", false}, {"num_bits", 8}, {"type", "float"}};
+  if (by_tensor) j.update({{"strategy", "tensor"}, {"symmetric", true}});
+  return j;
+}
+
 Json compressed_tensors_config(const CheckpointConfig& config) {
   const std::vector<const LayoutFormat*> used = formats_of(config);
   Json groups = Json::object();
@@ -132,7 +140,7 @@ Json compressed_tensors_config(const CheckpointConfig& config) {
   }
   return {{"config_groups", groups},
           {"quant_method", "compressed-tensors"},
-          {"kv_cache_scheme", nullptr},
+          {"kv_cache_scheme", cache_scheme(config, true)},
           {"format", used.size() == 1 ? packed_format(*used[0]) : "mixed-precision"},
           {"quantization_status", "compressed"},
           {"global_compression_ratio", nullptr},
@@ -147,6 +155,7 @@ Json modelopt_config(const CheckpointConfig& config) {
   Json j;
   j["config_groups"]["group_0"] = group;
   j["ignore"] = config.left;
+  if (config.fp8_cache) j["kv_cache_scheme"] = cache_scheme(config, false);
   j["quant_algo"] = modelopt_algorithm(config);
   j["producer"] = modelopt_producer(config);
   j["quant_method"] = "modelopt";
@@ -169,7 +178,33 @@ Json parse_object(const std::string& text, const std::string& where) {
 
 constexpr const char* key = "quantization_config";
 
+/// The member of an object, null without.
+Json member(const Json& j, const char* name) { return j.is_object() && j.contains(name) ? j[name] : Json(); }
+
 }  // namespace
+
+std::string cache_scheme_of(const std::string& config_json, const std::string& hf_quant_config) {
+  const Json config = member(Json::parse(config_json, nullptr, false), key);
+  const Json beside = member(Json::parse(hf_quant_config, nullptr, false), "quantization");
+  for (const Json& algorithm : {member(config, "kv_cache_quant_algo"), member(beside, "kv_cache_quant_algo")}) {
+    if (algorithm.is_string()) return algorithm.get<std::string>();
+  }
+  const Json scheme = member(config, "kv_cache_scheme");
+  if (scheme.is_null()) return "";
+  const bool fp8 = member(scheme, "num_bits") == 8 && member(scheme, "type") == "float";
+  return fp8 ? "FP8" : scheme.dump();
+}
+
+std::string cache_scale_name(std::string_view layout, const std::string& name) {
+  for (const std::string kind : {"k", "v"}) {
+    const std::string at_attention = "." + kind + "_scale", at_projection = "." + kind + "_proj" + at_attention;
+    const bool projected = name.ends_with(at_projection);
+    if (!name.ends_with(at_attention) || projected == (layout == "modelopt")) continue;
+    const std::string& old = projected ? at_projection : at_attention;
+    return name.substr(0, name.size() - old.size()) + (projected ? at_attention : at_projection);
+  }
+  return name;
+}
 
 std::string quantization_config(const CheckpointConfig& config) {
   return pretty(config.layout == "modelopt" ? modelopt_config(config) : compressed_tensors_config(config));
@@ -179,7 +214,7 @@ std::string hf_quant_config(const CheckpointConfig& config) {
   Json j;
   j["producer"] = modelopt_producer(config);
   j["quantization"] = {{"quant_algo", modelopt_algorithm(config)},
-                       {"kv_cache_quant_algo", nullptr},
+                       {"kv_cache_quant_algo", config.fp8_cache ? Json("FP8") : Json(nullptr)},
                        {"group_size", 16},
                        {"exclude_modules", config.left}};
   return pretty(j);
@@ -188,21 +223,11 @@ std::string hf_quant_config(const CheckpointConfig& config) {
 std::string with_quantization_config(const std::string& config_json, const std::string& object,
                                      const std::string& where, bool replace) {
   Json j = parse_object(config_json, where);
-  if (j.contains(key) && !replace) {
+  if (j.contains(key) && !j[key].is_null() && !replace) {
     throw Error(where, "has a quantization_config already", "give a model that is not quantized yet");
   }
   j[key] = Json::parse(object);
   return pretty(j);
-}
-
-std::string without_quantization_config(const std::string& config_json, const std::string& where) {
-  Json j = parse_object(config_json, where);
-  j.erase(key);
-  return pretty(j);
-}
-
-bool has_quantization_config(const std::string& config_json, const std::string& where) {
-  return parse_object(config_json, where).contains(key);
 }
 
 }  // namespace fp4scope::analysis

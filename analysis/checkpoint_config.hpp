@@ -69,6 +69,7 @@ struct CheckpointConfig {
   std::vector<std::string> left;  ///< modules with a matrix that is not quantized: `ignore`, `exclude_modules`
   std::string tool;               ///< "fp4scope 0.1.0"
   bool activations = false;       ///< quantized too, to NVFP4 by stored input scales
+  bool fp8_cache = false;         ///< keys and values are kept in FP8, by stored scales
 };
 
 /// A tensor's name without its last part: "layers.0.mlp.experts" of "layers.0.mlp.experts.gate_up_proj".
@@ -77,6 +78,14 @@ std::string module_of(const std::string& tensor);
 /// Whether the name is an embedding's: loaders look such modules up rather than multiply, and some refuse to find one
 /// in `ignore`.
 bool is_embedding(const std::string& tensor);
+
+/// What a checkpoint's two configurations (texts, "" where absent) say that keys and values are kept in: "FP8", another
+/// scheme's words, "" for none.
+std::string cache_scheme_of(const std::string& config_json, const std::string& hf_quant_config);
+
+/// A tensor's name in a layout where it is a scale of keys or values: modelopt has it at the projection,
+/// self_attn.k_proj.k_scale, compressed-tensors at the attention, self_attn.k_scale. Any other name as it is.
+std::string cache_scale_name(std::string_view layout, const std::string& name);
 
 /// The object `quantization_config`, as JSON text. One group for all linear layers, or, with two formats, a group of
 /// each with its modules by name (format "mixed-precision").
@@ -89,11 +98,5 @@ std::string hf_quant_config(const CheckpointConfig& config);
 /// Error, at `where`, if it is no JSON object, or has one already and `replace` isn't set.
 std::string with_quantization_config(const std::string& config_json, const std::string& object,
                                      const std::string& where, bool replace = false);
-
-/// The same without any: of a checkpoint that was dequantized.
-std::string without_quantization_config(const std::string& config_json, const std::string& where);
-
-/// Whether it has one.
-bool has_quantization_config(const std::string& config_json, const std::string& where);
 
 }  // namespace fp4scope::analysis

@@ -185,7 +185,7 @@ void zero_blocks(const CodeCounts& c, std::vector<std::string>& lines) {
 
 void minus_zeros(const CodeCounts& c, std::vector<std::string>& lines) {
   const std::int64_t minus = c.minus_zeros(), plus = c.plus_zeros();
-  if (c.format->element.twos_complement || minus + plus < few) return;
+  if (minus + plus < few) return;
   if (minus == 0) {
     lines.push_back(fmt::format("none of {} zeros is coded -0: consistent with ggml, and with positive data", plus));
   } else {
@@ -247,8 +247,8 @@ std::vector<std::string> evidence(const CodeCounts& c) {
   std::vector<std::string> lines;
   if (!c.format || c.format->selects()) return lines;
   zero_blocks(c, lines);
-  minus_zeros(c, lines);
   const bool e2m1 = formats::same_format(c.format->element, formats::e2m1) && c.format->levels.count == 0;
+  if (e2m1) minus_zeros(c, lines);
   if (e2m1 && formats::same_format(c.format->scale, formats::e4m3)) e4m3_range(c, lines);
   if (e2m1) largest_elements(c, lines);
   return lines;

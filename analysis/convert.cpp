@@ -13,12 +13,10 @@
 #include "analysis/checkpoint.hpp"
 #include "analysis/checkpoint_config.hpp"
 #include "analysis/lossless.hpp"
-#include "analysis/model_folder.hpp"
 #include "analysis/names.hpp"
+#include "analysis/quantize_file.hpp"
 #include "formats/error.hpp"
-#include "formats/pack.hpp"
 #include "io/checkpoint_writer.hpp"
-#include "io/dtype.hpp"
 
 namespace fp4scope::analysis {
 namespace {
@@ -29,10 +27,6 @@ using Json = nlohmann::ordered_json;
 using Writer = io::CheckpointWriter;
 
 constexpr std::int64_t piece_elements = std::int64_t{1} << 22;
-
-bool stopped(const ConvertOptions& o) { return o.stop && *o.stop; }
-
-std::string bare_name(const std::string& path) { return fs::path(path).filename().string(); }
 
 /// A weight of the result: rows of one of the source's.
 struct Target {
@@ -46,10 +40,16 @@ struct Target {
   const io::TensorInfo* input_scale = nullptr;  ///< of activations
 };
 
+/// A tensor as it is, perhaps under another name.
+struct Copy {
+  const io::TensorInfo* tensor;
+  std::string name;
+};
+
 /// What becomes one shard.
 struct Part {
   std::vector<Target> targets;
-  std::vector<const io::TensorInfo*> copies;
+  std::vector<Copy> copies;
 };
 using Parts = std::map<std::string, Part>;
 
@@ -75,12 +75,7 @@ void check_options(const ConvertOptions& o) {
   if (!o.format.empty() && o.format != "nvfp4") {
     throw UsageError("--format", "unknown format '" + o.format + "'", suggestion(o.format, {"nvfp4"}));
   }
-  std::error_code ignored;
-  if (!fs::is_directory(o.in, ignored)) return;
-  const fs::path in = fs::weakly_canonical(o.in, ignored), out = fs::weakly_canonical(o.out, ignored);
-  if (std::mismatch(in.begin(), in.end(), out.begin(), out.end()).first == in.end()) {
-    throw UsageError("-o", o.out + " lies in " + o.in, "name a folder outside it");
-  }
+  o.check_folders();
 }
 
 std::string place(const Checkpoint& c, const std::string& name) { return c.path() + ": " + name; }
@@ -90,8 +85,12 @@ bool is_input_scale(const io::TensorInfo& t) {
          t.elements() == 1;
 }
 
-/// What says that a weight is not used as it stands: another layout has no word for it.
+/// What another layout has no word for: weights that are not used as they stand, or lie in a way that is not read.
 void check_meaning(const Checkpoint& c) {
+  for (const io::TensorInfo* t : c.otherwise_quantized()) {
+    throw Error(place(c, t->name), "is " + t->dtype.name + ", quantized in a way that the result could not say",
+                "a source with F32, F16 or BF16 in its place");
+  }
   for (const io::TensorInfo& t : c.file().tensors()) {
     if (!t.name.ends_with("pre_quant_scale")) continue;
     throw Error(place(c, t.name), "scales activations before the product, which other layouts can't say",
@@ -123,7 +122,28 @@ const LayoutFormat& layout_row(const ConvertOptions& o, const Checkpoint& c, con
               may_become ? "--format nvfp4 where that is lossless" : "another --as");
 }
 
+float only_float(const io::TensorFile& file, const io::TensorInfo& t) {
+  float value;
+  std::memcpy(&value, file.raw(t).data(), sizeof value);
+  return value;
+}
+
+/// Null where the weight has none. Throws Error for one that no calibration makes.
+const io::TensorInfo* find_input_scale(const Checkpoint& c, const StoredWeight& w) {
+  for (const io::TensorInfo* other : w.others) {
+    if (!is_input_scale(*other)) continue;
+    const float value = only_float(c.file(), *other);
+    if (value > 0 && std::isfinite(value)) return other;
+    throw Error(place(c, other->name), fmt::format("is {}, and no input scale is", value), "calibrate again");
+  }
+  return nullptr;
+}
+
 void add_targets(const ConvertOptions& o, const Checkpoint& c, const StoredWeight& w, Part& part) {
+  if (w.shape.size() > 3) {
+    throw Error(place(c, w.name), fmt::format("has {} dimensions, where layouts have matrices or experts of them",
+                                              w.shape.size()));
+  }
   Target t = {w.name, &w, 0, w.rows};
   t.lossless = o.format == "nvfp4" && w.format->name == std::string_view("mxfp4");
   t.layout = &layout_row(o, c, w, t.lossless);
@@ -133,9 +153,7 @@ void add_targets(const ConvertOptions& o, const Checkpoint& c, const StoredWeigh
     throw Error(place(c, w.name),
                 fmt::format("has the tensor scale {}, and {} has no place for one", t.decode, o.layout));
   }
-  for (const io::TensorInfo* other : w.others) {
-    if (has_place && is_input_scale(*other)) t.input_scale = other;
-  }
+  if (has_place) t.input_scale = find_input_scale(c, w);
   const bool experts = w.shape.size() == 3;
   const std::int64_t count = experts ? w.shape[0] : 1;
   t.rows = w.rows / count;
@@ -178,22 +196,27 @@ void note_left_out(const Checkpoint& c, Plan& plan) {
   }
 }
 
+/// What keys and values are kept in.
+void take_cache(const ConvertOptions& o, const Checkpoint& c, CheckpointConfig& config) {
+  const std::string scheme = cache_scheme_of(c.config(), c.quant_config());
+  config.fp8_cache = scheme == "FP8";
+  if (config.fp8_cache || scheme.empty()) return;
+  o.notice(fmt::format("the scheme of keys and values, {}, is left out: {} is not told", scheme, o.layout));
+}
+
 Plan make_plan(const ConvertOptions& o, const Checkpoint& c) {
   Plan plan;
   plan.config.layout = o.layout;
   plan.config.tool = o.tool;
   for (const StoredWeight& w : c.weights()) add_targets(o, c, w, plan.parts[shard_name(*w.codes)]);
   for (const io::TensorInfo* t : c.rest()) {
-    if (!io::find_dtype(t->dtype.name)) {
-      throw Error(place(c, t->name), "is " + t->dtype.name + ", which safetensors has no type for",
-                  "a source with F32, F16 or BF16 in its place");
-    }
-    plan.parts[shard_name(*t)].copies.push_back(t);
+    plan.parts[shard_name(*t)].copies.push_back({t, cache_scale_name(o.layout, t->name)});
     ++plan.copied;
     const bool matrix = t->shape.size() >= 2 && t->name.ends_with(".weight");
     if (matrix && !is_embedding(t->name)) plan.config.left.push_back(module_of(t->name));
   }
   decide_activations(o, plan);
+  take_cache(o, c, plan.config);
   note_left_out(c, plan);
   for (const auto& [file, part] : plan.parts) {
     for (const Target& t : part.targets) plan.config.quantized.push_back({module_of(t.name), t.layout});
@@ -207,7 +230,7 @@ std::int64_t piece_rows(const Target& t) { return std::max<std::int64_t>(1, piec
 /// visit(piece) for a target's rows, a piece at a time.
 template <class Visit>
 void for_each_piece(const ConvertOptions& o, const Checkpoint& c, const Target& t, const Visit& visit) {
-  for (std::int64_t at = 0; at < t.rows && !stopped(o); at += piece_rows(t)) {
+  for (std::int64_t at = 0; at < t.rows && !o.stopped(); at += piece_rows(t)) {
     visit(c.read(*t.source, t.first + at, std::min(piece_rows(t), t.rows - at)), at);
   }
 }
@@ -254,20 +277,8 @@ void set_stored(Plan& plan) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Bytes.
 
-std::vector<std::uint8_t> packed(const std::vector<std::uint8_t>& codes) {
-  std::vector<std::uint8_t> bytes(codes.size() / 2);
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = formats::pack_nibbles(codes[2 * i], codes[2 * i + 1]);
-  return bytes;
-}
-
 void put_float(io::SafetensorsWriter& out, const std::string& name, float value) {
   out.write(name, std::as_bytes(std::span(&value, 1)));
-}
-
-float only_float(const io::TensorFile& file, const io::TensorInfo& t) {
-  float value;
-  std::memcpy(&value, file.raw(t).data(), sizeof value);
-  return value;
 }
 
 std::string input_scale_name(const Target& t) {
@@ -287,7 +298,7 @@ void write_target(const ConvertOptions& o, const Checkpoint& c, const Target& t,
     if (t.lossless) q = to_nvfp4(q, t.exponent);
     check_scales(place(c, t.name), *t.layout, q);
     const auto row = static_cast<std::uint64_t>(at);
-    const std::vector<std::uint8_t> codes = packed(q.codes);
+    const std::vector<std::uint8_t> codes = packed_codes(*q.config.format, q.codes);
     out.write_part(t.name + t.layout->codes_suffix, row * static_cast<std::uint64_t>(q.cols / 2),
                    std::as_bytes(std::span(codes)));
     out.write_part(t.name + t.layout->scale_suffix, row * static_cast<std::uint64_t>(q.blocks_per_row()),
@@ -314,26 +325,17 @@ std::vector<Entry> entries_of(const Target& t) {
 }
 
 std::vector<Writer::Shard> shards_of(const ConvertOptions& o, const Checkpoint& c, const Plan& plan) {
-  std::map<std::string, std::string> metadata = c.file().metadata();
-  metadata.erase("fp4scope");             // of a file of codes and scales
-  metadata.emplace("format", "pt");       // transformers refuses a file that doesn't say so
-  metadata["fp4scope_checkpoint"] = Json{{"tool", o.tool}, {"as", o.layout}}.dump();
+  const std::map<std::string, std::string> metadata = shard_metadata(c.file(), o.tool, o.layout);
   std::vector<Writer::Shard> shards;
   for (const auto& [file, part] : plan.parts) {
     Writer::Shard shard = {file, {}, metadata};
     for (const Target& t : part.targets) {
       for (Entry& e : entries_of(t)) shard.entries.push_back(std::move(e));
     }
-    for (const io::TensorInfo* t : part.copies) shard.entries.push_back({t->name, t->dtype.name, t->shape});
+    for (const Copy& t : part.copies) shard.entries.push_back({t.name, t.tensor->dtype.name, t.tensor->shape});
     shards.push_back(std::move(shard));
   }
   return shards;
-}
-
-std::string index_name(const Checkpoint& c) {
-  const std::string first = bare_name(c.file().files().front());
-  if (first.ends_with(".index.json")) return first;
-  return first.ends_with(".safetensors") ? first + ".index.json" : "model.safetensors.index.json";
 }
 
 /// Everything that decides the bytes.
@@ -359,15 +361,15 @@ bool write_shards(const ConvertOptions& o, const Checkpoint& c, const Plan& plan
     io::SafetensorsWriter out = writer.begin(shard);
     const auto advance = [&](const std::string& name) {
       if (o.progress) o.progress(++done / total, name);
-      return !stopped(o);
+      return !o.stopped();
     };
     for (const Target& t : part.targets) {
       write_target(o, c, t, out);
       if (!advance(t.name)) return false;
     }
-    for (const io::TensorInfo* t : part.copies) {
-      copy_tensor(c.file(), *t, out);
-      if (!advance(t->name)) return false;
+    for (const Copy& t : part.copies) {
+      copy_tensor(c.file(), *t.tensor, t.name, out);
+      if (!advance(t.name)) return false;
     }
     writer.finish(shard, out, "converted");
   }
@@ -404,21 +406,23 @@ std::size_t ConvertSummary::moved() const {
 ConvertSummary convert(const ConvertOptions& o) {
   check_options(o);
   const Checkpoint source(o.in);
+  notice_unlisted(source.file(), o.notice);
   check_meaning(source);
   Plan plan = make_plan(o, source);
   check_lossless(o, source, plan);
   set_stored(plan);
   ConvertSummary summary = summary_of(plan);
-  summary.interrupted = stopped(o);
+  summary.interrupted = o.stopped();
   if (summary.interrupted) return summary;
 
+  const std::vector<std::string> others = other_files(o.in);
   const std::string before = source.config().empty() ? "{}" : source.config();
   const std::string config =
       with_quantization_config(before, quantization_config(plan.config), place(source, "config.json"), true);
-  Writer writer(o.out, work_text(o, source, config), shards_of(o, source, plan), index_name(source), o.resume);
+  Writer writer(o.out, work_text(o, source, config), shards_of(o, source, plan), index_name(source.file()), o.resume);
   summary.interrupted = !write_shards(o, source, plan, writer, summary);
   if (summary.interrupted) return summary;
-  for (const std::string& name : other_files(o.in)) {
+  for (const std::string& name : others) {
     const bool written = name == "config.json" || name == "hf_quant_config.json";
     if (!written) writer.copy((fs::path(o.in) / name).string(), name);
   }

@@ -14,25 +14,16 @@
 // MXFP4 becomes NVFP4 where every block can keep its codes and values (lossless.hpp), and not otherwise.
 #pragma once
 
-#include <atomic>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "analysis/tensors.hpp"
+#include "analysis/model_folder.hpp"
 
 namespace fp4scope::analysis {
 
-struct ConvertOptions {
-  std::string in, out;
+struct ConvertOptions : FolderWork {
   std::string layout;  ///< of layout_names()
   std::string format;  ///< "nvfp4" turns MXFP4 into it; "" keeps every weight's
-  bool resume = false;
-  std::string tool;   ///< "fp4scope 0.1.0"
-  std::string build;  ///< a resumed run has to be of the same
-  Notice notice;
-  std::function<void(double done, const std::string& what)> progress;
-  const std::atomic<bool>* stop = nullptr;
 };
 
 /// One weight of the result. Experts [E, N, K] become E weights, of which each is one of these.

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string_view>
 
-#include "analysis/tensors.hpp"
 #include "formats/error.hpp"
 
 namespace fp4scope::analysis {
@@ -27,6 +27,37 @@ bool is_weight_file(const std::string& name) {
 
 }  // namespace
 
+void FolderWork::check_folders() const {
+  std::error_code ignored;
+  if (!fs::is_directory(in, ignored)) return;
+  const fs::path from = fs::weakly_canonical(in, ignored), to = fs::weakly_canonical(out, ignored);
+  if (std::mismatch(from.begin(), from.end(), to.begin(), to.end()).first != from.end()) return;
+  throw UsageError("-o", out + " lies in " + in, "name a folder outside it");
+}
+
+std::string bare_name(const std::string& path) { return fs::path(path).filename().string(); }
+
+std::string index_name(const io::TensorFile& file) {
+  const std::string first = bare_name(file.files().front());
+  if (first.ends_with(".index.json")) return first;
+  return (first.ends_with(".safetensors") ? first : "model.safetensors") + ".index.json";
+}
+
+std::map<std::string, std::string> shard_metadata(const io::TensorFile& file, const std::string& tool,
+                                                  const std::string& layout) {
+  std::map<std::string, std::string> metadata = file.metadata();
+  metadata.erase("fp4scope");        // of a file of codes and scales
+  metadata.emplace("format", "pt");  // transformers refuses a file that doesn't say so
+  metadata["fp4scope_checkpoint"] = nlohmann::ordered_json{{"tool", tool}, {"as", layout}}.dump();
+  return metadata;
+}
+
+void notice_unlisted(const io::TensorFile& file, const Notice& notice) {
+  const std::vector<std::string>& names = file.unlisted();
+  if (names.empty() || !notice) return;
+  notice(fmt::format("{} tensors of the shards are not in the index and not read, the first {}", names.size(), names[0]));
+}
+
 std::vector<std::string> other_files(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code failure, ignored;
@@ -38,7 +69,11 @@ std::vector<std::string> other_files(const std::string& folder) {
       entry.disable_recursion_pending();
       continue;
     }
-    if (!entry->is_regular_file(ignored) || is_weight_file(name)) continue;
+    if (is_weight_file(name)) continue;
+    if (entry->is_symlink(ignored) && !entry->exists(ignored)) {
+      throw Error(entry->path().string(), "points to a file that is not there", "fetch it, or remove the link");
+    }
+    if (!entry->is_regular_file(ignored)) continue;
     names.push_back(entry->path().lexically_relative(folder).string());
   }
   if (failure) throw Error(folder, "cannot list the folder: " + failure.message());
@@ -46,10 +81,11 @@ std::vector<std::string> other_files(const std::string& folder) {
   return names;
 }
 
-void copy_tensor(const io::TensorFile& file, const io::TensorInfo& tensor, io::SafetensorsWriter& out) {
+void copy_tensor(const io::TensorFile& file, const io::TensorInfo& tensor, const std::string& name,
+                 io::SafetensorsWriter& out) {
   const std::span<const std::byte> raw = file.raw(tensor);
   for (std::size_t at = 0; at < raw.size(); at += copied_at_once) {
-    out.write_part(tensor.name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
+    out.write_part(name, at, raw.subspan(at, std::min(copied_at_once, raw.size() - at)));
     file.release(tensor);
   }
 }

@@ -12,10 +12,11 @@
 namespace fp4scope::analysis {
 
 const std::vector<std::string> default_tensors = {"*.weight"};
-const std::vector<std::string> default_left = {"lm_head*", "*.lm_head*",    "*embed*", "*wte.weight", "*wpe.weight",
-                                               "*norm*",   "*.gate.weight", "*router*"};
+const std::vector<std::string> default_left = {
+    "lm_head*", "*.lm_head*",    "*embed*", "*wte.weight",         "*wpe.weight",
+    "*norm*",   "*.gate.weight", "*router*", "*.shared_expert_gate.weight"};
 const std::vector<std::vector<std::string>> fused_names = {
-    {"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"w1", "w3"}};
+    {"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}, {"w1", "w3"}, {"q_a_proj", "kv_a_proj_with_mqa"}};
 
 namespace {
 

@@ -11,7 +11,6 @@
 #include <optional>
 
 #include "analysis/curvature.hpp"
-#include "analysis/model_folder.hpp"
 #include "analysis/names.hpp"
 #include "analysis/quantize_file.hpp"
 #include "formats/error.hpp"
@@ -31,8 +30,6 @@ constexpr std::int64_t piece_elements = std::int64_t{1} << 22;  ///< 16 MiB of b
 
 std::int64_t piece_rows(const Shape2d& shape) { return std::max<std::int64_t>(1, piece_elements / shape.cols); }
 
-bool stopped(const QuantizeModelOptions& o) { return o.stop && *o.stop; }
-
 // ---------------------------------------------------------------------------------------------------------------------
 // The input folder.
 
@@ -42,9 +39,7 @@ void check_folders(const QuantizeModelOptions& o) {
     throw UsageError("--as", o.in + " is a file, and a checkpoint is a folder",
                      "give the model's folder, or leave --as out to quantize a file");
   }
-  const fs::path in = fs::weakly_canonical(o.in, ignored), out = fs::weakly_canonical(o.out, ignored);
-  const auto [inside, rest] = std::mismatch(in.begin(), in.end(), out.begin(), out.end());
-  if (inside == in.end()) throw UsageError("-o", o.out + " lies in " + o.in, "name a folder outside it");
+  o.check_folders();
 }
 
 /// The text of config.json as the layout wants it; "" for fake.
@@ -189,13 +184,13 @@ class TensorScales {
     Survey survey(w.shape.cols);
     std::int64_t changed = 0;
     const std::int64_t step = piece_rows(w.shape);
-    for (std::int64_t first = 0; first < w.shape.rows && !stopped(o_); first += step) {
+    for (std::int64_t first = 0; first < w.shape.rows && !o_.stopped(); first += step) {
       survey.add(read_matrix_rows(file_, *w.tensor, first, std::min(step, w.shape.rows - first), changed));
     }
     notice_rounded(*w.tensor, changed, o_.notice);
     const std::string bad = survey.describe_nonfinite();
     if (!bad.empty()) throw Error(o_.in + ": " + w.tensor->name, bad, "mend the data, or --exclude it");
-    if (stopped(o_)) return survey.finite_amax();
+    if (o_.stopped()) return survey.finite_amax();
     amax_[i] = survey.finite_amax();
     return *amax_[i];
   }
@@ -322,7 +317,7 @@ class WeightWriter {
       const Piece piece = {joint, first};
       const Quantized q = quantize(scaled.config, m, o_.in + ": " + w.tensor->name, curvature ? &*curvature : nullptr,
                                    o_.stop, &piece);
-      if (stopped(o_)) return {};
+      if (o_.stopped()) return {};
       write_rows(w, q, out);
       add_errors(m, q, result);
       bits += payload_bits(q, w.shape.cols);
@@ -373,8 +368,6 @@ struct Part {
 
 using Parts = std::map<std::string, std::vector<Part>>;  // by shard
 
-std::string bare_name(const std::string& path) { return fs::path(path).filename().string(); }
-
 Parts parts_of(const ModelPlan& plan) {
   std::map<std::string, Part> by_name;
   for (std::size_t i = 0; i < plan.weights.size(); ++i) {
@@ -422,9 +415,7 @@ std::string work_text(const QuantizeModelOptions& o, const io::TensorFile& file,
 
 std::vector<Writer::Shard> shards_of(const QuantizeModelOptions& o, const io::TensorFile& file, const ModelPlan& plan,
                                      const Parts& parts) {
-  std::map<std::string, std::string> metadata = file.metadata();
-  metadata.emplace("format", "pt");  // transformers refuses a file that doesn't say so
-  metadata["fp4scope_checkpoint"] = Json{{"tool", o.tool}, {"as", o.words.layout}}.dump();
+  const std::map<std::string, std::string> metadata = shard_metadata(file, o.tool, o.words.layout);
   std::vector<Writer::Shard> shards;
   for (const auto& [name, list] : parts) {
     Writer::Shard shard = {name, {}, metadata};
@@ -439,12 +430,6 @@ std::vector<Writer::Shard> shards_of(const QuantizeModelOptions& o, const io::Te
     shards.push_back(std::move(shard));
   }
   return shards;
-}
-
-/// The index's name: the input's, or that of its only file.
-std::string index_name(const io::TensorFile& file) {
-  const std::string first = bare_name(file.files().front());
-  return first.ends_with(".index.json") ? first : first + ".index.json";
 }
 
 Json to_json(const std::vector<ModelWeight>& weights) {
@@ -488,14 +473,14 @@ struct Run {
     const WeightWriter writer(o, file, hessians);
     std::vector<ModelWeight> weights;
     for (const Part& part : parts.at(shard.file)) {
-      if (!part.weight) copy_tensor(file, *part.tensor, out);
+      if (!part.weight) copy_tensor(file, *part.tensor, part.tensor->name, out);
       else {
         const Scaled scaled = scales.of(*part.weight);
-        const auto weight = stopped(o) ? std::nullopt : writer.write(plan.weights[*part.weight], scaled, out);
+        const auto weight = o.stopped() ? std::nullopt : writer.write(plan.weights[*part.weight], scaled, out);
         if (!weight) return {};
         weights.push_back(*weight);
       }
-      if (stopped(o)) return {};
+      if (o.stopped()) return {};
       advance(*part.tensor);
     }
     return weights;
@@ -543,6 +528,7 @@ double ModelWeight::sqnr_db() const { return -10 * std::log10(sse / energy); }
 ModelSummary quantize_model(const QuantizeModelOptions& o) {
   check_folders(o);
   const auto file = io::open_tensors(o.in);
+  notice_unlisted(*file, o.notice);
   const ModelPlan plan = plan_model(o.words, file->tensors());
   CheckpointConfig says = {o.words.layout, {}, left_modules(plan), o.tool};
   for (const PlannedWeight& w : plan.weights) says.quantized.push_back({module_of(w.tensor->name), w.layout});

@@ -7,24 +7,15 @@
 // before scales are searched: what was optimised is what is decoded.
 #pragma once
 
-#include <atomic>
-#include <functional>
-
+#include "analysis/model_folder.hpp"
 #include "analysis/model_plan.hpp"
 
 namespace fp4scope::analysis {
 
-struct QuantizeModelOptions {
-  std::string in, out;
+struct QuantizeModelOptions : FolderWork {
   ModelWords words;     ///< words.in is `in`
   std::string hessian;  ///< a file or a folder of files with H by name of weight or module (curvature.hpp); "" for none
   std::string formats;  ///< the file of one's own formats; "" for none
-  bool resume = false;
-  std::string tool;   ///< "fp4scope 0.1.0"
-  std::string build;  ///< a resumed run has to be of the same
-  Notice notice;
-  std::function<void(double done, const std::string& what)> progress;
-  const std::atomic<bool>* stop = nullptr;
 };
 
 /// One weight of the result.

@@ -73,7 +73,7 @@ class Progress {
   double start_;
 };
 
-/// Columns aligned: numbers right, words left.
+/// Columns aligned: numbers right, words left; cells are printable()'s.
 std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
 
 /// --device, "cpu" unless given: analysis::parse_device's words.

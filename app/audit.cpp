@@ -43,7 +43,7 @@ void print_table(const Audit& audit) {
   if (total) head.insert(head.end(), {"error %", "optimum %", "gap %", "optimal %", "recipe"});
   std::vector<std::vector<std::string>> rows;
   for (const AuditedTensor& t : audit.tensors) {
-    rows.push_back({printable(t.name), t.layout, t.format->name, fmt::format("{}", t.block),
+    rows.push_back({t.name, t.layout, t.format->name, fmt::format("{}", t.block),
                     fmt::format("{:.3f}", analysis::entropy(t.counts.codes)),
                     fmt::format("{:.3f}", analysis::entropy(t.counts.scales))});
     if (!total) continue;
@@ -87,9 +87,12 @@ void print_notes(const Audit& audit) {
 void print_total(const Audit& audit) {
   const auto total = audit.total();
   if (!total) return;
-  fmt::print("{} tensors with an original: error {} %, optimum {} %, gap {} %, {} % of {} blocks optimal, {} worse\n",
-             audit.with_original(), percent(total->weight_error(), 4), percent(total->optimal_error(), 4),
-             percent(total->gap(), 4), percent(total->optimal_share()), total->sums.blocks, total->worse());
+  fmt::print("{} tensors with an original: error {} %", audit.with_original(), percent(total->weight_error(), 4));
+  if (total->sums.searched) {
+    fmt::print(", optimum {} %, gap {} %, {} % of {} blocks optimal, {} worse", percent(total->optimal_error(), 4),
+               percent(total->gap(), 4), percent(total->optimal_share()), total->sums.blocks, total->worse());
+  }
+  fmt::print("\n");
   for (const analysis::RecipeBlocks& r : audit.recipes()) {
     fmt::print("{}: {} blocks in {} tensors\n", r.name.empty() ? "no recipe" : r.name, r.blocks, r.tensors);
   }
@@ -117,7 +120,7 @@ Json total_json(const Audit& audit) {
   j["optimal_error"] = total->optimal_error();
   j["gap"] = total->gap();
   j["optimal_share"] = total->optimal_share();
-  j["worse_blocks"] = total->worse();
+  if (total->sums.searched) j["worse_blocks"] = total->worse();
   j["recipes"] = Json::array();
   for (const analysis::RecipeBlocks& r : audit.recipes()) {
     j["recipes"].push_back({{"recipe", r.name}, {"blocks", r.blocks}, {"tensors", r.tensors}});

@@ -7,7 +7,7 @@
 #include "analysis/checkpoint_config.hpp"
 #include "analysis/convert.hpp"
 #include "analysis/names.hpp"
-#include "app/app.hpp"
+#include "app/folder_work.hpp"
 
 namespace fp4scope::app {
 namespace {
@@ -40,7 +40,7 @@ void print_text(const analysis::ConvertOptions& o, const analysis::ConvertSummar
   std::vector<std::vector<std::string>> rows;
   for (const analysis::ConvertedWeight& w : s.weights) {
     if (w.ulps() != 0) {
-      rows.push_back({printable(w.name), fmt::format("{:.9g}", w.decode_before), fmt::format("{:.9g}", w.decode),
+      rows.push_back({w.name, fmt::format("{:.9g}", w.decode_before), fmt::format("{:.9g}", w.decode),
                       fmt::format("{:+}", w.ulps()), fmt::format("{:+.3g}", w.change())});
     }
   }
@@ -50,22 +50,9 @@ void print_text(const analysis::ConvertOptions& o, const analysis::ConvertSummar
 }
 
 int run(analysis::ConvertOptions& o, bool json) {
-  o.tool = tool();
-  o.build = version() + " " + git_commit();
-  o.notice = say;
-  catch_signals();
-  o.stop = &stop_flag();
-  analysis::ConvertSummary summary;
-  {
-    Progress progress;
-    o.progress = [&progress](double done, const std::string& what) { progress(done, what); };
-    summary = analysis::convert(o);
-  }
-  if (summary.interrupted) {
-    say("interrupted: finished files are kept, --resume goes on");
-    return 130;
-  }
-  json ? print_json(o, summary) : print_text(o, summary);
+  const auto summary = run_folder_work(o, analysis::convert);
+  if (!summary) return 130;
+  json ? print_json(o, *summary) : print_text(o, *summary);
   return 0;
 }
 

@@ -35,7 +35,10 @@ struct Seconds {
   double wall = 0;
 };
 
-std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
+/// "-" where there is none, as of a tensor of zeros.
+std::string shown(double x, int places) { return std::isnan(x) ? "-" : fmt::format("{:.{}f}", x, places); }
+
+std::string percent(double x) { return shown(100 * x, 3); }
 
 double proved_share(const analysis::QuantizedTensor& t) {
   return static_cast<double>(t.proved) / static_cast<double>(t.blocks);
@@ -75,7 +78,7 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
   std::vector<std::vector<std::string>> rows;
   for (const analysis::QuantizedTensor& t : tensors) {
     rows.push_back({t.name, fmt::format("{}x{}", t.shape.rows, t.shape.cols), percent(t.weight_error),
-                    fmt::format("{:.2f}", t.sqnr_db), percent(t.output_error),
+                    shown(t.sqnr_db, 2), percent(t.output_error),
                     fmt::format("{:.3f}", t.bits_per_weight)});
   }
   std::vector<std::string> head = {"tensor", "shape", "weight error %", "SQNR dB", "output error %", "bits/weight"};

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "app/app.hpp"
+#include "app/folder_work.hpp"
 
 namespace fp4scope::app {
 namespace {
@@ -44,16 +44,17 @@ void print_json(const analysis::QuantizeModelOptions& o, const analysis::ModelSu
   fmt::print("{}\n", j.dump(2, ' ', false, Json::error_handler_t::replace));
 }
 
-std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.3f}", 100 * x); }
+/// "-" where there is none, as of a weight of zeros.
+std::string shown(double x, int places) { return std::isnan(x) ? "-" : fmt::format("{:.{}f}", x, places); }
 
 void print_table(const analysis::ModelSummary& summary) {
   std::vector<std::vector<std::string>> rows;
   for (const analysis::ModelWeight& w : summary.weights) {
-    rows.push_back({w.name, fmt::format("{}x{}", w.rows, w.cols), w.format, w.method, percent(w.relative_error()),
-                    fmt::format("{:.2f}", w.sqnr_db()), fmt::format("{:.3f}", w.bits_per_weight)});
+    rows.push_back({w.name, fmt::format("{}x{}", w.rows, w.cols), w.format, w.method, shown(100 * w.relative_error(), 3),
+                    shown(w.sqnr_db(), 2), fmt::format("{:.3f}", w.bits_per_weight)});
   }
   const analysis::ModelWeight total = total_of(summary);
-  rows.push_back({"all", "", "", "", percent(total.relative_error()), fmt::format("{:.2f}", total.sqnr_db()), "-"});
+  rows.push_back({"all", "", "", "", shown(100 * total.relative_error(), 3), shown(total.sqnr_db(), 2), "-"});
   fmt::print("{}",
              text_table({"tensor", "shape", "format", "scale", "weight error %", "SQNR dB", "bits/weight"}, rows));
   fmt::print("{} shards, {} bytes of tensors; they were {}\n", summary.shards, summary.bytes_out, summary.bytes_in);
@@ -62,24 +63,11 @@ void print_table(const analysis::ModelSummary& summary) {
 }  // namespace
 
 int run_quantize_model(analysis::QuantizeModelOptions& o, bool json) {
-  o.tool = tool();
-  o.build = tool() + " " + git_commit();
-  o.notice = say;
-  catch_signals();
-  o.stop = &stop_flag();
-  analysis::ModelSummary summary;
-  {
-    Progress progress;
-    o.progress = [&progress](double done, const std::string& what) { progress(done, what); };
-    summary = analysis::quantize_model(o);
-  }
-  if (summary.interrupted) {
-    say(fmt::format("interrupted; finished shards wait in {}.partial for --resume", o.out));
-    return 130;
-  }
-  if (summary.kept > 0) say(fmt::format("{} of {} shards kept from the earlier run", summary.kept, summary.shards));
-  if (json) print_json(o, summary);
-  else print_table(summary);
+  const auto summary = run_folder_work(o, analysis::quantize_model);
+  if (!summary) return 130;
+  if (summary->kept > 0) say(fmt::format("{} of {} shards kept from the earlier run", summary->kept, summary->shards));
+  if (json) print_json(o, *summary);
+  else print_table(*summary);
   return 0;
 }
 

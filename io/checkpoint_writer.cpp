@@ -62,7 +62,7 @@ std::size_t bytes_of(const SafetensorsWriter::Entry& entry) {
 CheckpointWriter::CheckpointWriter(std::string out, std::string work, std::vector<Shard> shards, std::string index,
                                    bool resume)
     : out_(without_slash(std::move(out))),
-      partial_(out_ + ".partial"),
+      partial_(partial_of(out_)),
       work_(std::move(work)),
       index_(std::move(index)),
       shards_(std::move(shards)) {
@@ -77,6 +77,11 @@ CheckpointWriter::CheckpointWriter(std::string out, std::string work, std::vecto
 }
 
 CheckpointWriter::~CheckpointWriter() {
+  if (notes_.empty() && !landed_) {  // nothing that a later run could keep
+    std::error_code ignored;
+    fs::remove(partial_ + "/work", ignored);
+    fs::remove_all(partial_, ignored);
+  }
   if (lock_ >= 0) ::close(lock_);
 }
 
@@ -92,6 +97,7 @@ void CheckpointWriter::check_shards() const {
 
 void CheckpointWriter::start(bool resume) {
   const bool begun = exists(partial_ + "/work");
+  if (begun) lock();  // first: a run that goes on is not one that was stopped
   if (begun && !resume) {
     throw Error(shown(partial_), "is left of a run that was stopped", "--resume to go on with it, or remove it");
   }
@@ -101,8 +107,10 @@ void CheckpointWriter::start(bool resume) {
     const bool bare = fs::is_directory(partial_, ignored) && !exists(partial_ + "/checkpoint");
     if (!bare) throw Error(shown(partial_), "is in the way, and no run left it", "move it, or name another folder");
   }
-  make_folder(partial_);
-  lock();
+  if (!begun) {
+    make_folder(partial_);
+    lock();
+  }
   if (begun && read_text_file(partial_ + "/work") != work_) {
     throw Error(shown(partial_), "was begun with other options, another version or another input",
                 "give the same again, or remove it");
@@ -209,6 +217,8 @@ void CheckpointWriter::commit() {
   remove_all(partial_ + "/work");  // first: what is left of a kill from here on is nobody's
   remove_all(partial_);
 }
+
+std::string partial_of(const std::string& out) { return without_slash(out) + ".partial"; }
 
 std::string file_identity(const std::string& path) {
   struct stat status = {};

@@ -5,7 +5,8 @@
 //   OUT.partial/records/S     of a finished shard S: the caller's note. Written after S is whole and on the disk.
 //   OUT.partial/checkpoint/   what becomes OUT: shards, copied files, texts, S.index.json
 //
-// commit() renames OUT.partial/checkpoint to OUT and removes the rest. So at any kill OUT is absent or whole, and what
+// commit() renames OUT.partial/checkpoint to OUT and removes the rest; a run that ends before its first shard is whole
+// removes OUT.partial too. So at any kill OUT is absent or whole, and what
 // OUT.partial/records names needs no second computation; everything else in checkpoint/ is made again.
 #pragma once
 
@@ -75,6 +76,9 @@ class CheckpointWriter {
   int lock_ = -1;
   bool landed_ = false;  ///< an earlier run was killed after OUT appeared
 };
+
+/// "OUT.partial" of "OUT" and "OUT/".
+std::string partial_of(const std::string& out);
 
 /// What tells whether a file is the same one: its bare name, size and time of change, one line.
 std::string file_identity(const std::string& path);

@@ -36,6 +36,11 @@ class ShardedFile : public TensorFile {
       }
       tensors_.push_back(*found);
     }
+    for (const auto& shard : shards_) {
+      for (const TensorInfo& t : shard->tensors()) {
+        if (!shard_of.contains(t.name)) unlisted_.push_back(t.name);
+      }
+    }
   }
 
   Values read(const TensorInfo& tensor) const override { return owner(tensor).read(tensor); }

@@ -2,7 +2,7 @@
 //
 //   .safetensors                    memory-mapped (huggingface/safetensors, format description in its README)
 //   model.safetensors.index.json    the shards that its weight_map names, as one
-//                                   (tensors of a shard that weight_map does not name stay hidden)
+//                                   (tensors of a shard that weight_map does not name stay hidden: unlisted())
 //   a directory                     its .safetensors.index.json, else its only .safetensors
 //   .npy                            one tensor, named after the file (NumPy NEP 1, versions 1 to 3, C order)
 //   .gguf                           llama.cpp's file; MXFP4 and NVFP4 as raw blocks (gguf.cpp)
@@ -62,6 +62,8 @@ class TensorFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// The files read: the one given, or the index and every shard. For provenance and change detection.
   const std::vector<std::string>& files() const { return files_; }
+  /// Of an index: the names that its shards hold beside those of its weight_map.
+  const std::vector<std::string>& unlisted() const { return unlisted_; }
 
   /// Throws Error for a dtype that isn't readable(). NaN and Inf are passed through; an F64 beyond binary32 becomes
   /// Inf.
@@ -76,7 +78,7 @@ class TensorFile {
  protected:
   std::vector<TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
-  std::vector<std::string> files_;
+  std::vector<std::string> files_, unlisted_;
 };
 
 /// Opens whatever `path` is, by its name's ending (and its first bytes where the ending says nothing).

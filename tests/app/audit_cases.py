@@ -120,6 +120,23 @@ class Counts(Audits):
             for absent in ("weight_error", "optimal_error", "gap", "recipe_share"):
                 self.assertIsNone(t[absent])
 
+    def test_elements_of_more_than_4_bits_are_one_a_byte(self):
+        x = weights(16, 64)
+        self.write("in.safetensors", {"w.weight": f32(x)})
+        for form in ("mxfp8_e4m3", "mxfp6_e2m3", "mxint8"):
+            self.succeeds("quantize", "in.safetensors", "-o", "q.safetensors", "--format", form, "--dequantize")
+            tensors, _ = read_safetensors(self.path("q.safetensors"))
+            t = self.one("q.safetensors", "--original", "in.safetensors")
+            counts = np.bincount(np.frombuffer(tensors["w.weight.codes"].data, np.uint8), minlength=256)
+            self.assertEqual((t["format"], t["codes"]), (form, counts.tolist()))
+            self.assertAlmostEqual(t["code_entropy"], bits(counts), delta=1e-12)
+            values = np.frombuffer(tensors["w.weight.dequantized"].data, "<f4").astype(float).reshape(x.shape)
+            error = np.linalg.norm(values - x) / np.linalg.norm(x.astype(float))
+            self.assertAlmostEqual(t["weight_error"], error, delta=1e-7 * error)
+            self.assertEqual((t["verdict"], t["recipe_share"], t["optimal_error"]), ("recipe", 1, None))
+            text = self.succeeds("audit", "q.safetensors", "--original", "in.safetensors").stdout
+            self.assertNotRegex(text, "blocks optimal|ggml")
+
     def test_a_total_is_the_sum_over_tensors(self):
         random = np.random.default_rng(4)
         tensors, blocks, elements = {}, 0, 0

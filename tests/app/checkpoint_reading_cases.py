@@ -91,6 +91,46 @@ class Layouts(Case):
             self.fails(1, ["model.gguf"], "dequantize", "model.gguf", "-o", "out.safetensors")
             self.assertFalse(self.path("out.safetensors").exists())
 
+    def test_f4_codes_are_the_bytes_of_u8_and_count_elements(self):
+        weights = nvfp4_weights()
+        folder = fixtures.modelopt(self.path("nv"), weights)
+        tensors, metadata = read_safetensors(folder / "model.safetensors")
+        for w in weights:
+            tensors[w.name] = Tensor("F4", w.codes.shape, tensors[w.name].data)
+        write_safetensors(folder / "model.safetensors", tensors, metadata)
+        self.check(folder, weights)
+
+    def test_what_is_quantized_otherwise_is_copied_with_a_word(self):
+        folder = fixtures.modelopt(self.path("nv"), nvfp4_weights())
+        tensors, metadata = read_safetensors(folder / "model.safetensors")
+        name = "model.layers.0.self_attn.o_proj.weight"
+        tensors[name] = Tensor("F8_E4M3", [4, 32], bytes(128))
+        write_safetensors(folder / "model.safetensors", tensors, metadata)
+        outcome = self.succeeds("dequantize", "nv", "-o", "out.safetensors")
+        self.assertIn(f"1 tensors are quantized in ways that are not read, the first {name}, F8_E4M3", outcome.stderr)
+        self.assertEqual(read_safetensors(self.path("out.safetensors"))[0][name], tensors[name])
+
+    def test_tensors_that_the_index_does_not_name_are_told(self):
+        folder = fixtures.modelopt(self.path("nv"), nvfp4_weights(), shards=2)
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        del index["weight_map"]["model.norm.weight"]
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        told = "1 tensors of the shards are not in the index and not read, the first model.norm.weight"
+        self.assertIn(told, self.succeeds("dequantize", "nv", "-o", "out.safetensors").stderr)
+        self.assertIn(told, self.succeeds("convert", "nv", "-o", "out", "--as", "compressed-tensors").stderr)
+        self.assertIn(told, self.succeeds("audit", "nv").stderr)
+
+    def test_types_that_safetensors_does_not_have_are_left_out_of_a_gguf(self):
+        path = fixtures.gguf(self.path("model.gguf"), mxfp4_weights())
+        data = path.read_bytes()
+        at = data.index(UP.encode()) + len(UP) + 4 + 2 * 8
+        self.assertEqual(data[at], 39)
+        path.write_bytes(data[:at] + bytes([14]) + data[at + 1:])
+        outcome = self.succeeds("dequantize", path, "-o", "out.safetensors")
+        self.assertIn(UP + ", GGML_14", outcome.stderr)
+        self.assertIn("1 tensors of types that safetensors doesn't have are left out", outcome.stderr)
+        self.assertEqual(sorted(read_safetensors(self.path("out.safetensors"))[0]), [DOWN, "output_norm.weight"])
+
     def test_a_file_of_ones_own_in_blocks_of_32(self):
         data = np.random.default_rng(6).standard_normal((4, 64)).astype(np.float32)
         write_safetensors(self.path("in.safetensors"), {"w": Tensor("F32", [4, 64], data.tobytes())})
@@ -124,9 +164,26 @@ class Contradictions(Case):
         write_safetensors(folder / "model.safetensors", tensors, metadata)
         return folder
 
+    def reconfigure(self, folder, edit, file="config.json"):
+        stated = json.loads((folder / file).read_text())
+        edit(stated)
+        (folder / file).write_text(json.dumps(stated))
+
     def test_codes_without_scales(self):
         self.change(lambda t: t.pop(UP + "_scale"), fixtures.compressed_tensors)
         self.refused([UP + "_packed", "no '" + UP + "_scale'", "incomplete"])
+        self.change(lambda t: t.pop(UP + "_scale"))
+        self.refused([UP, "no '" + UP + "_scale'", "incomplete"])
+
+    def test_scales_without_codes(self):
+        self.change(lambda t: t.pop(UP))
+        self.refused([UP + "_scale", "no '" + UP, "incomplete"])
+        self.change(lambda t: t.pop(UP + "_packed"), fixtures.compressed_tensors)
+        self.refused([UP + "_scale", "no '" + UP + "_packed'", "incomplete"])
+
+    def test_a_weight_beside_its_codes(self):
+        self.change(lambda t: t.update({UP: Tensor("BF16", [8, 64], bytes(1024))}), fixtures.compressed_tensors)
+        self.refused([UP + "_packed", "beside the weight", "'" + UP + "'"])
 
     def test_a_tensor_scale_that_is_missing(self):
         self.change(lambda t: t.pop(UP + "_scale_2"))
@@ -175,6 +232,27 @@ class Contradictions(Case):
         (folder / "config.json").write_text("{")
         self.refused(["config.json", "no JSON object"])
 
+    def test_a_method_or_format_of_another_checkpoint(self):
+        folder = fixtures.compressed_tensors(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j["quantization_config"].update({"quant_method": "modelopt"}))
+        self.refused(["config.json", "quant_method modelopt", DOWN, "compressed_tensors"])
+        folder = fixtures.compressed_tensors(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j["quantization_config"].update({"format": "mxfp4-pack-quantized"}))
+        self.refused(["config.json", "says mxfp4", "is nvfp4"])
+        folder = fixtures.fp_quant(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j["quantization_config"].update({"forward_dtype": "mxfp4"}))
+        self.refused(["config.json", "says mxfp4", "is nvfp4"])
+
+    def test_a_configuration_that_is_null_says_nothing(self):
+        folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j.update({"quantization_config": None}))
+        self.succeeds("dequantize", "ckpt", "-o", "out.safetensors")
+
+    def test_two_configurations_of_which_one_contradicts_the_tensors(self):
+        folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights())
+        self.reconfigure(folder, lambda j: j["quantization"].update({"group_size": 32}), "hf_quant_config.json")
+        self.refused(["hf_quant_config.json", "groups of 32", "blocks of 16"])
+
     def test_a_shard_that_is_not_there(self):
         folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights(), shards=2)
         (folder / "model-00002-of-00002.safetensors").unlink()
@@ -187,6 +265,14 @@ class Contradictions(Case):
         stated["weight_map"]["model.layers.7.weight"] = "model-00001-of-00002.safetensors"
         index.write_text(json.dumps(stated))
         self.refused(["model.layers.7.weight", "model-00001-of-00002.safetensors"])
+
+    def test_an_output_that_is_an_input(self):
+        folder = fixtures.modelopt(self.path("ckpt"), nvfp4_weights())
+        before = (folder / "model.safetensors").read_bytes()
+        (self.path("link.safetensors")).symlink_to("ckpt/model.safetensors")
+        for out in ("ckpt/model.safetensors", "link.safetensors"):
+            self.fails(2, ["-o", out, "file of the checkpoint"], "dequantize", "ckpt", "-o", out)
+        self.assertEqual((folder / "model.safetensors").read_bytes(), before)
 
     def test_nothing_quantized(self):
         self.path("ckpt").mkdir()

@@ -1,7 +1,6 @@
 """fp4scope convert: layout to layout, held against the fixtures' codes, scales and values, which share nothing with the program."""
 import json
 import os
-import shutil
 import struct
 import unittest
 
@@ -155,6 +154,38 @@ class Nvfp4(Conversion):
         self.assertEqual(quantization(self.path("back"))["quant_algo"], "W4A16_NVFP4")
         self.assertFalse((self.path("out") / "hf_quant_config.json").exists())
 
+    def test_an_fp8_cache_keeps_its_scheme_and_its_scales_where_each_layout_has_them(self):
+        folder = fixtures.modelopt(self.path("in"), nvfp4())
+        tensors, metadata = read_safetensors(folder / "model.safetensors")
+        attention = "model.layers.0.self_attn."
+        scales = {"k": fixtures.f32(0.5), "v": fixtures.f32(0.25)}
+        tensors.update({f"{attention}{kind}_proj.{kind}_scale": scale for kind, scale in scales.items()})
+        harness.write_safetensors(folder / "model.safetensors", tensors, metadata)
+        beside = folder / "hf_quant_config.json"
+        stated = json.loads(beside.read_text())
+        stated["quantization"]["kv_cache_quant_algo"] = "FP8"
+        beside.write_text(json.dumps(stated))
+        self.convert("in", "ct", "compressed-tensors")
+        for kind, scale in scales.items():
+            self.assertEqual(tensors_of(self.path("ct"))[f"{attention}{kind}_scale"], scale)
+            self.assertNotIn(f"{attention}{kind}_proj.{kind}_scale", tensors_of(self.path("ct")))
+        self.assertEqual(quantization(self.path("ct"))["kv_cache_scheme"],
+                         {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True})
+        self.convert("ct", "back", "modelopt")
+        for kind, scale in scales.items():
+            self.assertEqual(tensors_of(self.path("back"))[f"{attention}{kind}_proj.{kind}_scale"], scale)
+        self.assertEqual(quantization(self.path("back"))["kv_cache_scheme"], {"num_bits": 8, "type": "float", "dynamic": False})
+        said = json.loads((self.path("back") / "hf_quant_config.json").read_text())["quantization"]
+        self.assertEqual(said["kv_cache_quant_algo"], "FP8")
+
+    def test_another_scheme_of_the_cache_is_left_out_with_a_word(self):
+        folder = fixtures.modelopt(self.path("in"), nvfp4())
+        beside = folder / "hf_quant_config.json"
+        beside.write_text(beside.read_text().replace('"kv_cache_quant_algo": null', '"kv_cache_quant_algo": "NVFP4"'))
+        outcome = self.succeeds("convert", "in", "-o", "out", "--as", "compressed-tensors")
+        self.assertIn("keys and values, NVFP4, is left out", outcome.stderr)
+        self.assertIsNone(quantization(self.path("out"))["kv_cache_scheme"])
+
     def test_fouroversix_flat_and_swizzled_to_both(self):
         weights = [fixtures.random_weight(UP, "nvfp4", 128, 64, 1, 1.25 * 2.0 ** -10),
                    fixtures.random_weight(DOWN, "nvfp4", 128, 128, 2, 1.5 * 2.0 ** -9)]
@@ -259,7 +290,33 @@ class Refusals(Conversion):
             fixtures.modelopt(self.path(f"in{bad}"), [w])
             self.fails(1, [UP, "block 2 of row 3", f"0x{bad:02x}"], "convert", f"in{bad}", "-o", "out", "--as", "compressed-tensors")
             self.assertFalse(self.path("out").exists())
-            shutil.rmtree(self.path("out.partial"))  # what was begun
+            self.assertFalse(self.path("out.partial").exists())
+
+    def test_input_scales_that_no_calibration_makes(self):
+        for value in (0.0, -1.0, float("nan"), float("inf")):
+            fixtures.modelopt(self.path("in"), nvfp4(), input_scale=value)
+            self.fails(1, ["input_scale", "no input scale is"], "convert", "in", "-o", "out", "--as", "compressed-tensors")
+            self.leaves("in")
+
+    def test_weights_that_the_result_could_not_say(self):
+        folder = fixtures.modelopt(self.path("in"), nvfp4())
+        tensors, metadata = read_safetensors(folder / "model.safetensors")
+        name = "model.layers.0.self_attn.o_proj.weight"
+        eight = {**tensors, name: harness.Tensor("F8_E4M3", [4, 32], bytes(128)), name + "_scale": fixtures.f32(0.5)}
+        harness.write_safetensors(folder / "model.safetensors", eight, metadata)
+        self.fails(1, [name, "F8_E4M3", "could not say"], "convert", "in", "-o", "out", "--as", "compressed-tensors")
+        deep = dict(tensors)
+        deep[UP] = harness.Tensor("U8", [2, 1, 3, 32], tensors[UP].data)
+        deep[UP + "_scale"] = harness.Tensor("F8_E4M3", [2, 1, 3, 4], tensors[UP + "_scale"].data)
+        harness.write_safetensors(folder / "model.safetensors", deep, metadata)
+        self.fails(1, [UP, "4 dimensions"], "convert", "in", "-o", "out", "--as", "compressed-tensors")
+        self.leaves("in")
+
+    def test_a_link_to_nothing_is_told_before_the_work(self):
+        fixtures.modelopt(self.path("in"), nvfp4())
+        (self.path("in") / "merges.txt").symlink_to("nowhere")
+        self.fails(1, ["in/merges.txt", "not there"], "convert", "in", "-o", "out", "--as", "compressed-tensors")
+        self.leaves("in")
 
     def test_resume_goes_on_where_a_run_stopped(self):
         weights = nvfp4()

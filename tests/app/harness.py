@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 PROGRAM = ""  # set by cli_test.py
-ITEM_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+ITEM_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4,
              "U16": 16, "I32": 32, "I64": 64, "BOOL": 8}
 
 

@@ -221,11 +221,28 @@ class CompressedTensors(ModelCase):
         weights = said["config_groups"]["group_0"]["weights"]
         self.assertEqual((said["format"], weights["strategy"], weights["group_size"], weights["scale_dtype"]), ("mxfp4-pack-quantized", "group", 32, "torch.uint8"))
 
+    def test_low_rank_attention_is_fused_and_the_gate_of_a_shared_expert_is_left(self):
+        rng = random.Random(9)
+        low, gate = "model.layers.0.self_attn.{}.weight", "model.layers.0.mlp.shared_expert_gate.weight"
+        names = [low.format("q_a_proj"), low.format("kv_a_proj_with_mqa")]
+        self.shards = {"model.safetensors": {names[0]: matrix(rng, 8, 32), names[1]: matrix(rng, 8, 32, 0.08), gate: matrix(rng, 1, 32)}}
+        self.write_model("moe", self.shards)
+        self.succeeds("quantize", "moe", "-o", "out", "--as", "modelopt")
+        tensors, _ = self.read("out")
+        for name in names:
+            self.assertEqual(Fraction(tensors[name + "_scale_2"].numbers()[0]), self.joint_scale(names), name)
+        self.assertEqual(tensors[gate], self.everything()[gate])
+
     def test_no_fuse_gives_each_weight_the_scale_of_its_own_amax(self):
         self.quantize("--no-fuse")
         tensors, _ = self.read("out")
         for name in self.weights():
             self.assertEqual(tensors[name + "_global_scale"].numbers()[0], best_encode_scale(self.joint_scale([name])), name)
+
+    def test_the_table_of_a_weight_of_zeros_has_no_nan(self):
+        zeros = floats([2, 32], [0.0] * 64, "BF16")
+        self.write_model("z", {"model.safetensors": {"a.weight": zeros}})
+        self.assertNotIn("nan", self.succeeds("quantize", "z", "-o", "out", "--as", "compressed-tensors").stdout)
 
     def test_every_stored_scale_is_a_positive_number(self):
         zeros = self.shards["model-00001-of-00002.safetensors"]["model.layers.0.self_attn.o_proj.weight"]
@@ -568,6 +585,24 @@ class Resume(ModelCase):
             self.assertIn("interrupted; finished shards wait in out.partial for --resume", err.splitlines()[-1])
             self.assertFalse(self.path("out").exists())
         self.check_resumed("out")
+
+    def test_a_run_in_progress_is_not_taken_for_one_that_was_stopped(self):
+        child = self.start("out")
+        while child.poll() is None and len(self.records("out")) < 1:
+            time.sleep(0.0005)
+        outcome = self.run_here(*self.words, "-o", "out")
+        self.assertIsNone(child.poll(), "too fast to be met")
+        child.communicate()
+        self.assertIn("out.partial: is being written by another run", outcome.stderr)
+
+    def test_a_run_that_finishes_no_shard_leaves_nothing(self):
+        first = self.shards["model-00001-of-00004.safetensors"]
+        name = "model.layers.0.mlp.down_proj.weight"
+        first[name] = Tensor("BF16", first[name].shape, b"\x80\x7f" + first[name].data[2:])
+        self.write_model("inf", self.shards)
+        before = sorted(os.listdir(self.folder))
+        self.fails(1, [name, "inf"], "quantize", "inf", "--as", "modelopt", "-o", "no", notices=1)
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
 
     def stopped(self):
         child = self.start("out")
