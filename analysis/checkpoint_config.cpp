@@ -195,14 +195,4 @@ std::string with_quantization_config(const std::string& config_json, const std::
   return pretty(j);
 }
 
-std::string without_quantization_config(const std::string& config_json, const std::string& where) {
-  Json j = parse_object(config_json, where);
-  j.erase(key);
-  return pretty(j);
-}
-
-bool has_quantization_config(const std::string& config_json, const std::string& where) {
-  return parse_object(config_json, where).contains(key);
-}
-
 }  // namespace fp4scope::analysis

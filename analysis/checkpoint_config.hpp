@@ -90,10 +90,4 @@ std::string hf_quant_config(const CheckpointConfig& config);
 std::string with_quantization_config(const std::string& config_json, const std::string& object,
                                      const std::string& where, bool replace = false);
 
-/// The same without any: of a checkpoint that was dequantized.
-std::string without_quantization_config(const std::string& config_json, const std::string& where);
-
-/// Whether it has one.
-bool has_quantization_config(const std::string& config_json, const std::string& where);
-
 }  // namespace fp4scope::analysis

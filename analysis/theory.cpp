@@ -213,20 +213,6 @@ double best_reach(const formats::BlockFormat& format, int block, double low, dou
   return (from + to) / 2;
 }
 
-CrestFactor crest_factor(int block) {
-  if (block < 1) throw Error("crest factor", fmt::format("a block of {}", block), "at least 1");
-  // E[max] = Int of P(max > t), E[max^2] = Int of 2 t P(max > t).
-  const auto beyond = [block](double t) {
-    return -std::expm1(block * std::log1p(-std::erfc(t / std::numbers::sqrt2)));
-  };
-  return {integrate(0, far, beyond), integrate(0, far, [&](double t) { return 2 * t * beyond(t); })};
-}
-
-double integer_grid_sqnr_db(int block, int largest) {
-  const double noise = crest_factor(block).mean_max_squared / (12.0 * largest * largest) * (block - 1) / block;
-  return -10 * std::log10(noise);
-}
-
 double expected_relative_mse(const QuantizeConfig& config, float tensor_scale, double sigma) {
   const bool applies = config.method->kind == search::MethodKind::rule && !config.recipe && !config.tiles &&
                        config.rounding == formats::Rounding::nearest_even && config.format->element.bits <= 4 &&

@@ -45,17 +45,6 @@ double octave_mean(TheoryQuestion question, int points = 64);
 /// and refines the best: low and high close enough for these to find the right valley.
 double best_reach(const formats::BlockFormat& format, int block, double low, double high);
 
-/// E[max |x|] and E[max x^2] of a block of n from N(0, 1).
-struct CrestFactor {
-  double mean_max, mean_max_squared;
-};
-CrestFactor crest_factor(int block);
-
-/// The closed form of a symmetric integer grid -L .. L whose scale is exactly amax / L, uniform rounding noise:
-/// SQNR in dB = 10 log10 12 + 20 log10 L - 20 log10 kappa + 10 log10(n / (n - 1)), kappa^2 = E[max^2] (arXiv 2510.25602
-/// with 20 log10 of the grid's own range in place of 6.02 bits).
-double integer_grid_sqnr_db(int block, int largest);
-
 struct QuantizeConfig;
 
 /// The expected error of a measured configuration at the tensor scale that it came to: of rules, recipe `exact`,
