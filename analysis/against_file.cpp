@@ -222,7 +222,9 @@ Input open_input(const AgainstFiles& f) {
     if (obstacle.empty()) in.tensors.push_back(&t);
     else if (f.notice) f.notice(t.name + " skipped, " + obstacle);
   }
-  if (in.tensors.empty()) throw Error(path, "no tensor is matched by " + join(f.tensors));
+  if (in.tensors.empty()) {
+    throw Error(path, "no tensor is matched by " + join(f.tensors), "see the words above, or other --tensor");
+  }
   const std::string obstacle = why_not(*in.tensors[0]);
   if (!obstacle.empty()) throw Error(path + ": " + in.tensors[0]->name, obstacle);
   return in;

@@ -25,6 +25,14 @@ bool any_nonzero(const std::uint8_t* codes) {
   return (all & 7u) != 0;
 }
 
+/// E4M3's code of 2^(k - m) for the UE8M0 code k + 127; -1: it has none.
+int nvfp4_scale_of(int ue8m0_code, int exponent) {
+  const int power = ue8m0_code - bias - exponent;
+  if (ue8m0_code >= nan_code || power < least_power || power > greatest_power) return -1;
+  if (power < -6) return 1 << (power - least_power);  // subnormal: 2^-9, 2^-8, 2^-7
+  return (power + 7) << 3;
+}
+
 }  // namespace
 
 void LosslessCount::add(const Quantized& q) {
@@ -50,19 +58,6 @@ Lossless LosslessCount::result() const {
   }
   l.possible = l.outside == 0;
   return l;
-}
-
-Lossless mxfp4_to_nvfp4(const Quantized& q) {
-  LosslessCount count;
-  count.add(q);
-  return count.result();
-}
-
-int nvfp4_scale_of(int ue8m0_code, int exponent) {
-  const int power = ue8m0_code - bias - exponent;
-  if (ue8m0_code >= nan_code || power < least_power || power > greatest_power) return -1;
-  if (power < -6) return 1 << (power - least_power);  // subnormal: 2^-9, 2^-8, 2^-7
-  return (power + 7) << 3;
 }
 
 Quantized to_nvfp4(const Quantized& q, int exponent) {

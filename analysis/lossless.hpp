@@ -25,7 +25,7 @@ struct Lossless {
   int exponent = 0;          ///< m, D = 2^m; 0 for a tensor of zeros
 };
 
-/// The same of a tensor in pieces: its rows in any order.
+/// Counts a tensor in pieces, its rows in any order.
 class LosslessCount {
  public:
   /// Throws Error for another format than mxfp4 and for blocks that are not made of sixteens.
@@ -35,11 +35,6 @@ class LosslessCount {
  private:
   std::array<std::int64_t, 256> blocks_ = {};  // of 16, nonzero, by scale code; [255] of a NaN scale
 };
-
-Lossless mxfp4_to_nvfp4(const Quantized& q);
-
-/// E4M3's code of 2^(k - m) for the UE8M0 code k + 127; -1: it has none.
-int nvfp4_scale_of(int ue8m0_code, int exponent);
 
 /// The NVFP4 tensor: codes as they are, scales of a block of zeros 0. Throws Error where it is not lossless.
 Quantized to_nvfp4(const Quantized& q, int exponent);

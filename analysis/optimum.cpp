@@ -106,13 +106,14 @@ RowOptimum row_optimum(const Matrix& original, const Quantized& theirs, const Qu
   return sums;
 }
 
-}  // namespace
-
+/// Whether the format has an exact search for this tensor scale: E2M1 or another plain 4-bit grid, 0 < T < Inf.
 bool has_optimum(const Quantized& q) {
   const formats::BlockFormat& f = *q.config.format;
   const bool scaled = q.tensor_scale > 0 && std::isfinite(q.tensor_scale) && (f.tensor_scaled || q.tensor_scale == 1);
   return scaled && f.element.bits <= 4 && !f.selects() && search::find_method(f.name, "sse") != nullptr;
 }
+
+}  // namespace
 
 void add_optimum(OptimumSums& sums, const Matrix& original, const Quantized& theirs, std::int64_t cols,
                  const Survey& survey) {

@@ -21,9 +21,6 @@ struct OptimumSums {
   bool searched = false;                     ///< best_sse and optimal are known
 };
 
-/// Whether the format has an exact search for this tensor scale: E2M1 or another plain 4-bit grid, 0 < T < Inf.
-bool has_optimum(const Quantized& theirs);
-
 /// `original` [rows, padded columns], of which the first `cols` count. `survey`: of the whole tensor.
 void add_optimum(OptimumSums& sums, const Matrix& original, const Quantized& theirs, std::int64_t cols,
                  const Survey& survey);

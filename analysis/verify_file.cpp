@@ -468,6 +468,10 @@ VerifiedTensor verify_tensor(const VerifyOptions& o, const Record& record, const
 std::vector<VerifiedTensor> verify_file(const VerifyOptions& o) {
   const auto file = io::open_tensors(o.file);
   const Record record = read_record(o.file, *file);
+  for (const auto& [option, word] : {std::pair{"--activations", &o.activations}, {"--hessian", &o.hessian}}) {
+    if (word->empty() || record.hessian) continue;
+    throw UsageError(option, "has no effect on scales of " + record.get<std::string>("scale", ""), "leave it out");
+  }
   const auto input = io::open_tensors(o.input);
   CheckedHessians hessians(record, o);
   std::vector<VerifiedTensor> out;

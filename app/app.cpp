@@ -117,6 +117,20 @@ std::string text_table(const std::vector<std::string>& head, const std::vector<s
   return text;
 }
 
+std::string refuse_negative(const std::string& word) {
+  const bool digits = word.find_first_not_of("0123456789") == std::string::npos;
+  return digits ? "" : fmt::format("'{}' is no whole number from 0 on", word);
+}
+
+void add_transform(CLI::App& command, TransformWords& words) {
+  command.add_flag("--transpose", words.transposed, "transpose first");
+  command.add_flag("--hadamard", words.hadamard, "rotate runs of 16 columns first, after --transpose");
+  command.add_option("--hadamard-size", words.hadamard_size, "points of the rotation, a power of two")->type_name("N");
+  command.add_option("--hadamard-seed", words.hadamard_seed, "random signs instead of the fixed ones")
+      ->check(refuse_negative)
+      ->type_name("N");
+}
+
 void add_device(CLI::App& command, std::string& device) {
   command.add_option("--device", device, "cpu; cuda, all GPUs; cuda:0 or cuda:0,1, some of them: the same bytes")
       ->capture_default_str()

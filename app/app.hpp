@@ -4,7 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <atomic>
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -75,6 +77,17 @@ class Progress {
 
 /// Columns aligned: numbers right, words left; cells are printable()'s.
 std::string text_table(const std::vector<std::string>& head, const std::vector<std::vector<std::string>>& rows);
+
+/// A check for a seed: CLI11 would take -3 for 2^64 - 3, and its own check names a bound of 309 digits.
+std::string refuse_negative(const std::string& word);
+
+/// What --transpose, --hadamard, --hadamard-size and --hadamard-seed said, for analysis::parse_transform.
+struct TransformWords {
+  bool transposed = false, hadamard = false;
+  int hadamard_size = 0;
+  std::optional<std::uint64_t> hadamard_seed;
+};
+void add_transform(CLI::App& command, TransformWords& words);
 
 /// --device, "cpu" unless given: analysis::parse_device's words.
 void add_device(CLI::App& command, std::string& device);

@@ -105,7 +105,7 @@ void add_bench(CLI::App& app, Context& context) {
   command->add_option("WHAT", *what, analysis::join(benches, " "))->required()->type_name("");
   command->add_option("--format", words->format, "a format of 4-bit elements (default: the standard table)")
       ->type_name("F");
-  command->add_option("--scale", words->scale, "its method, timed beside naive")->type_name("M");
+  command->add_option("--scale", words->scale, "its method, timed beside naive")->type_name("METHOD");
   command->add_option("--block", words->block, "elements that share a scale (default: the format's)")
       ->check(CLI::Range(2, 1024))
       ->type_name("N");

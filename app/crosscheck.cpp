@@ -48,7 +48,10 @@ std::vector<analysis::CrosscheckInput> file_inputs(const Words& words) {
     inputs.push_back(
         {t.name, words.in + ": " + t.name, [file, &t] { return analysis::read_matrix(*file, t, say); }, t.dtype.name});
   }
-  if (inputs.empty()) throw Error(words.in, "no tensor is matched by " + analysis::join(words.tensors));
+  if (inputs.empty()) {
+    throw Error(words.in, "no tensor is matched by " + analysis::join(words.tensors),
+                "see the words above, or other --tensor");
+  }
   return inputs;
 }
 
@@ -164,7 +167,7 @@ int run(Words& words, bool json) {
     if (given(words, option)) throw UsageError(option, "has no effect without --device cuda");
   }
   if (!words.recipes) {
-    throw UsageError("crosscheck", "what to compare is missing", "--recipes, --against THEIRS or --device cuda");
+    throw UsageError("crosscheck", "what to compare is required", "--recipes, --against THEIRS or --device cuda");
   }
   if (formats::find_format(words.options.format)) return run_converters(words, json);
   if (!formats::find_block_format(words.options.format)) {

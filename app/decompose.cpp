@@ -18,9 +18,9 @@ constexpr std::size_t shown = 5;  // tensors whose paragraph is printed
 struct Words {
   analysis::DecomposeOptions options;
   std::string formats;
-  std::optional<std::uint64_t> seed, hadamard_seed;
-  bool transposed = false, hadamard = false, all = false;
-  int hadamard_size = 0;
+  std::optional<std::uint64_t> seed;
+  TransformWords transform;
+  bool all = false;
 };
 
 Json to_json(const analysis::Terms& t) {
@@ -155,8 +155,8 @@ int run(Words& words, bool json) {
     throw UsageError("--seed", "has no effect without a random choice", "--rounding stochastic");
   }
   o.config.seed = words.seed.value_or(1);
-  o.transform =
-      analysis::parse_transform(o.config, words.transposed, words.hadamard, words.hadamard_size, words.hadamard_seed);
+  const TransformWords& t = words.transform;
+  o.transform = analysis::parse_transform(o.config, t.transposed, t.hadamard, t.hadamard_size, t.hadamard_seed);
   o.notice = say;
   catch_signals();
   o.stop = &stop_flag();
@@ -201,18 +201,15 @@ void add_decompose(CLI::App& app, Context& context) {
   command->add_option("--recipe", o.words.recipe, "whose order of operations: see fp4scope recipes (default exact)")
       ->type_name("R");
   command->add_option("--rounding", o.words.rounding, "of elements, as quantize has it")->type_name("W");
-  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")->type_name("N");
+  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")
+      ->check(refuse_negative)
+      ->type_name("N");
   command->add_flag("--block-2d", o.words.tiles, "square blocks: one scale for block x block values");
   command->add_option("--tensor", o.tensors, "which tensors (default *)")->allow_extra_args(false)->type_name("GLOB");
   command->add_option("--exclude", o.exclude, "which not")->allow_extra_args(false)->type_name("GLOB");
   command->add_option("--activations", o.activations, "[tokens, cols], for Hessian methods and the output error")
       ->type_name("FILE:NAME");
-  command->add_flag("--transpose", words->transposed, "transpose first");
-  command->add_flag("--hadamard", words->hadamard, "rotate runs of 16 columns first, after --transpose");
-  command->add_option("--hadamard-size", words->hadamard_size, "points of the rotation, a power of two")
-      ->type_name("N");
-  command->add_option("--hadamard-seed", words->hadamard_seed, "random signs instead of the fixed ones")
-      ->type_name("N");
+  add_transform(*command, words->transform);
   command->add_flag("--all", words->all, "every tensor's paragraph, not only the five worst");
   command->callback([words, &context] { context.exit_code = run(*words, context.common.json); });
 }

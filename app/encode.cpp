@@ -99,7 +99,7 @@ void add_encode(CLI::App& app, Context& context) {
                    "saturate, or nan: NaN or Inf where the type has one; by default the recipe's, saturate for exact")
       ->type_name("O");
   command->add_option("--seed", words->seed, "of stochastic rounding")
-      ->check(CLI::NonNegativeNumber)
+      ->check(refuse_negative)
       ->capture_default_str()
       ->type_name("N");
   command

@@ -91,7 +91,9 @@ void add_linear(CLI::App& app, Context& context) {
       ->add_option("--recipe-config", words->recipe,
                    analysis::join(analysis::linear_recipe_names(), ", ") + ", or a TOML file (default nvfp4)")
       ->type_name("NAME");
-  command->add_option("--seed", o.seed, "the first one of stochastic rounding (default 1)")->type_name("N");
+  command->add_option("--seed", o.seed, "the first one of stochastic rounding (default 1)")
+      ->check(refuse_negative)
+      ->type_name("N");
   command->add_option("--seeds", o.seeds, "how many, for errors and biases over them (default 1)")
       ->check(CLI::Range(1, 100000))
       ->type_name("N");

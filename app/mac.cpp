@@ -62,15 +62,15 @@ int run_golden(const Words& words, bool json) {
 int run(const Words& words, bool json) {
   if (!words.format.empty()) choice<sim::MacFormat>("--format", words.format, formats);
   if (words.golden) return run_golden(words, json);
-  if (words.format.empty()) throw UsageError("--format", "is missing", "nvfp4 or if4");
-  if (words.out.empty()) throw UsageError("--output", "is missing", "-o OUT.safetensors");
+  if (words.format.empty()) throw UsageError("--format", "is required", "nvfp4 or if4");
+  if (words.out.empty()) throw UsageError("--output", "is required", "-o OUT.safetensors");
   const bool operands = !words.from.empty() || !words.with.empty();
   if (operands == !words.in.empty()) {
-    throw UsageError("IN", operands ? "beats beside --from and --with" : "is missing",
+    throw UsageError("IN", operands ? "beats beside --from and --with" : "is required",
                      "a file of beats, or --from A.safetensors --with W.safetensors, or --golden");
   }
   if (operands && (words.from.empty() || words.with.empty())) {
-    throw UsageError(words.from.empty() ? "--from" : "--with", "is missing", "the unit has two operands");
+    throw UsageError(words.from.empty() ? "--from" : "--with", "is required", "the unit has two operands");
   }
   if (operands && words.trace) throw UsageError("--trace", "has no effect on operands", "it is of a file of beats");
   analysis::MacOptions options;
@@ -94,7 +94,7 @@ int run(const Words& words, bool json) {
     fmt::print("{}\n", j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     return 0;
   }
-  fmt::print("{} beats in {} segments to {}; {} codes 0x8 made 0\n", n.beats, n.segments, words.out, n.canonicalized);
+  fmt::print("{}: beats {}, segments {}, codes 0x8 made 0: {}\n", words.out, n.beats, n.segments, n.canonicalized);
   return 0;
 }
 

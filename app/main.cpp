@@ -58,8 +58,16 @@ std::string explain(const CLI::App& app, const std::vector<std::string>& words, 
     return fmt::format("unknown option '{}' (did you mean '{}'? {})", name, analysis::nearest_name(name, options),
                        help);
   }
+  const std::vector<std::string> extra = app.remaining(true);
+  if (!extra.empty()) return fmt::format("unexpected argument '{}' ({})", extra.front(), help);
   std::string text = error.what();
   for (char& c : text) c = c == '\n' ? ' ' : c;
+  const std::string unread = "Could not convert: ";  // "Could not convert: --block = x"
+  const std::size_t equals = text.find(" = ");
+  if (text.rfind(unread, 0) == 0 && equals != std::string::npos) {
+    text = fmt::format("{}: '{}' is no number in range", text.substr(unread.size(), equals - unread.size()),
+                       text.substr(equals + 3));
+  }
   return fmt::format("{} ({})", text, help);
 }
 

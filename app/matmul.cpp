@@ -54,6 +54,18 @@ std::optional<analysis::QuantizeConfig> config_of(const Words& w, const analysis
   return c;
 }
 
+/// Runs `parse`, whose complaints about --X are about B's --b-X: what B has from A was parsed without complaint.
+template <class Parse>
+auto own_words(const Parse& parse) {
+  try {
+    return parse();
+  } catch (const UsageError& e) {
+    const std::string line = e.what();
+    if (line.rfind("--", 0) != 0) throw;
+    throw UsageError("--b-" + line.substr(2, line.size() - e.problem.size() - 4), e.problem);
+  }
+}
+
 std::string percent(double x) { return std::isnan(x) ? "-" : fmt::format("{:.4g}", 100 * x); }
 
 Json to_json(const analysis::MatmulResult& r, const analysis::MatmulConfig& c) {
@@ -100,7 +112,7 @@ int run(Words& words, bool json) {
   const analysis::Formats formats = analysis::load_formats(words.formats);
   analysis::MatmulFileOptions& o = words.options;
   o.a.config = config_of(words, words.a, formats);
-  o.b.config = config_of(words, words.b, formats);
+  o.b.config = own_words([&] { return config_of(words, words.b, formats); });
   const auto is_random = [](const std::optional<analysis::QuantizeConfig>& c) {
     return c && (c->rounding == formats::Rounding::stochastic || c->method->random());
   };
@@ -158,7 +170,9 @@ void add_matmul(CLI::App& app, Context& context) {
       ->type_name("TOML");
   add_side(*command, "", "", words->a, words->a.tiles);
   add_side(*command, "b-", "B's own: ", words->b, words->b_tiles);
-  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")->type_name("N");
+  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")
+      ->check(refuse_negative)
+      ->type_name("N");
   command->add_option("--arch", words->product.arch, analysis::join(analysis::arch_names(), ", ") + " (default exact)")
       ->type_name("ARCH");
   command->add_option("--instruction", words->product.instruction,

@@ -53,7 +53,7 @@ int run(const Words& words, bool json) {
   const std::pair<const char*, const std::string*> needed[] = {
       {"--arch", &words.architecture}, {"--op", &words.operation}, {"IN", &words.in}, {"-o", &words.out}};
   for (const auto& [name, word] : needed) {
-    if (word->empty()) throw UsageError(name, "is needed", "fp4scope mma --arch A --op OP IN -o OUT, or --list");
+    if (word->empty()) throw UsageError(name, "is required", "fp4scope mma --arch A --op OP IN -o OUT, or --list");
   }
   const Instruction row = analysis::find_operation(words.architecture, words.operation);
   catch_signals();
@@ -69,7 +69,7 @@ int run(const Words& words, bool json) {
     fmt::print("{}\n", j.dump(2));
     return 0;
   }
-  fmt::print("{} products by {} ({}): {} outputs, {} Inf, {} NaN\n", n.products, words.operation, architecture_of(row),
+  fmt::print("{} ({}): products {}, outputs {}, Inf {}, NaN {}\n", words.operation, architecture_of(row), n.products,
              n.outputs, n.infinite, n.nan);
   fmt::print("{}\n", analysis::evidence_text(row));
   return 0;

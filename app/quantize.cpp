@@ -24,9 +24,9 @@ struct Words {
   analysis::QuantizeFileOptions options;
   analysis::QuantizeModelOptions model;
   std::string formats, pad = "zero", device = "cpu";
-  std::optional<std::uint64_t> seed, hadamard_seed;
-  bool transposed = false, hadamard = false, tensors_given = false;
-  int hadamard_size = 0;
+  std::optional<std::uint64_t> seed;
+  TransformWords transform;
+  bool tensors_given = false;
 };
 
 /// What GPUs took: their threads' steps added up, and the whole by the clock.
@@ -92,9 +92,10 @@ void print_summary(const std::vector<analysis::QuantizedTensor>& tensors, const 
 /// Options of the plain quantize that a checkpoint has no place for.
 void check_model_words(const Words& words) {
   const analysis::QuantizeFileOptions& o = words.options;
+  const TransformWords& t = words.transform;
   const std::pair<bool, const char*> given[] = {
-      {words.transposed, "--transpose"},          {words.hadamard, "--hadamard"},
-      {words.hadamard_size != 0, "--hadamard-size"}, {words.hadamard_seed.has_value(), "--hadamard-seed"},
+      {t.transposed, "--transpose"},              {t.hadamard, "--hadamard"},
+      {t.hadamard_size != 0, "--hadamard-size"},  {t.hadamard_seed.has_value(), "--hadamard-seed"},
       {words.config.tiles, "--block-2d"},         {o.certificate, "--certificate"},
       {o.dequantized, "--dequantize"},            {o.fake_quant, "--fake-quant"},
       {o.keep, "--keep"},                         {!o.activations.empty(), "--activations"},
@@ -158,8 +159,8 @@ int run(Words& words, bool json) {
   };
   o.devices = analysis::parse_device(words.device);
   const double found = since();
-  o.transform =
-      analysis::parse_transform(o.config, words.transposed, words.hadamard, words.hadamard_size, words.hadamard_seed);
+  const TransformWords& t = words.transform;
+  o.transform = analysis::parse_transform(o.config, t.transposed, t.hadamard, t.hadamard_size, t.hadamard_seed);
   o.pad_error = words.pad == "error";
   o.tool = tool();
   o.notice = say;
@@ -190,7 +191,8 @@ void add_model_options(CLI::App& command, Words& words) {
                   "--as: other words for some weights: format, block, scale, select, tensor-scale, recipe; or keep")
       ->allow_extra_args(false)
       ->type_name("GLOB=KEY:VALUE,...");
-  command.add_flag("!--no-fuse", o.words.fuse, "--as: q_proj, k_proj, v_proj and the like get a tensor scale each");
+  command.add_flag_callback("--no-fuse", [&fuse = o.words.fuse] { fuse = false; },
+                             "--as: q_proj, k_proj, v_proj and the like get a tensor scale each");
   command.add_flag("--resume", o.resume, "--as: go on from OUT.partial");
 }
 
@@ -255,14 +257,11 @@ void add_quantize(CLI::App& app, Context& context) {
       ->add_option("--rounding", words->config.rounding,
                    "of elements: rne, stochastic or stochastic_unbiased; microxcaling: rna, rtz or rne")
       ->type_name("W");
-  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")->type_name("N");
+  command->add_option("--seed", words->seed, "of stochastic rounding (default 1)")
+      ->check(refuse_negative)
+      ->type_name("N");
   command->add_flag("--block-2d", words->config.tiles, "square blocks: one scale for block x block values");
-  command->add_flag("--transpose", words->transposed, "transpose first");
-  command->add_flag("--hadamard", words->hadamard, "rotate runs of 16 columns first, after --transpose");
-  command->add_option("--hadamard-size", words->hadamard_size, "points of the rotation, a power of two")
-      ->type_name("N");
-  command->add_option("--hadamard-seed", words->hadamard_seed, "random signs instead of the fixed ones")
-      ->type_name("N");
+  add_transform(*command, words->transform);
   command->add_flag("--certificate", o.certificate,
                     "add proofs that sse's, exhaustive's or hessian's scales are optimal: see fp4scope verify");
   add_device(*command, words->device);

@@ -1,4 +1,4 @@
-// fp4scope report OUT.h5 -o DIR: figures and a self-contained page, by notebooks-data/, which is built in as a zip.
+// fp4scope report IN -o DIR: figures and a self-contained page, by notebooks-data/, which is built in as a zip.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -15,6 +15,7 @@
 #include "app/app.hpp"
 #include "app/report_zip.hpp"
 #include "formats/error.hpp"
+#include "io/complain.hpp"
 
 namespace fp4scope::app {
 namespace {
@@ -90,11 +91,10 @@ void add_report(CLI::App& app, Context& context) {
   };
   CLI::App* command = app.add_subcommand("report", "figures and a self-contained page from a results file");
   auto words = std::make_shared<Words>();
-  command->add_option("IN", words->in, "a results file of fp4scope sweep")->required()->type_name("OUT.h5");
+  command->add_option("IN", words->in, "a results file of fp4scope sweep or audit")->required()->type_name("");
   command->add_option("-o,--output", words->out, "the folder for index.html")->required()->type_name("DIR");
   command->callback([words, &context] {
-    if (access(words->in.c_str(), R_OK) != 0)
-      throw Error(words->in, "can't be read", "give the results file of a sweep");
+    if (access(words->in.c_str(), R_OK) != 0) throw io::system_failure(words->in, "read", errno);
     context.exit_code = run_zip(find_python(), {words->in, "-o", words->out}, context.common.json);
     const nlohmann::json j = {{"page", words->out + "/index.html"}};
     if (context.exit_code == 0 && context.common.json)

@@ -64,11 +64,6 @@ __device__ inline Elements<T, n> load_elements(const T* x) {
 }
 
 template <class T>
-__device__ inline Sixteen<T> load_sixteen(const T* x) {
-  return load_elements<T, 16>(x);
-}
-
-template <class T>
 struct PairOf;
 template <>
 struct PairOf<__nv_bfloat16> {

@@ -55,12 +55,12 @@ def main(arguments=None):
     try:
         results = load(options.file)
     except ReportError as error:
-        print(error, file=sys.stderr)
+        print(f"fp4scope: {error}", file=sys.stderr)
         return 1
     try:
         made = write_report(results, Path(options.file).name, options.output)
     except OSError as error:
-        print(f"{options.output}: cannot write, {error.strerror} (choose another folder with -o)", file=sys.stderr)
+        print(f"fp4scope: {options.output}: cannot write: {error.strerror} (choose another folder with -o)", file=sys.stderr)
         return 1
     print(f"{options.output / 'index.html'}: {results.size} rows, {len(made)} figures")
     return 0

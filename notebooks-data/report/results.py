@@ -116,14 +116,16 @@ def parse(file):
     """Results from an open file. Raises ReportError without the file's name."""
     group = file.get("table")
     if not isinstance(group, h5py.Group):
-        raise ReportError("no group /table, so not a results file (make one with `fp4scope sweep -o FILE.h5`)")
+        raise ReportError("no group /table, so not a results file (give what `fp4scope sweep` or `fp4scope audit` wrote)")
     table = {name: read_column(group[name]) for name in column_order(group) if isinstance(group[name], h5py.Dataset)}
     attributes = {name: as_text(v) if isinstance(v, (bytes, str)) else np.asarray(v).tolist() for name, v in file.attrs.items()}
-    audits = attributes.get("kind") == "audit"
+    kind = attributes.get("kind", "sweep")
+    if kind not in ("sweep", "audit"):
+        raise ReportError(f"holds a {kind}, which has no page (give what `fp4scope sweep` or `fp4scope audit` wrote)")
+    audits = kind == "audit"
     lacking = [name for name in (AUDIT if audits else NEEDED) if name not in table]
     if lacking:
-        verb = "audit" if audits else "sweep"
-        raise ReportError(f"the table lacks the column {lacking[0]} (make the file again with this version's `fp4scope {verb}`)")
+        raise ReportError(f"the table lacks the column {lacking[0]} (make the file again with this version's `fp4scope {kind}`)")
     if len({len(column) for column in table.values()}) > 1:
         raise ReportError("the table's columns differ in length (the file is damaged; make it again)")
     notes = {name: tuple(as_text(group[name].attrs.get(key, "")) for key in ("unit", "description")) for name in table}
@@ -135,11 +137,11 @@ def parse(file):
 def load(path):
     """Reads a results file. Raises ReportError with one line that says what is wrong and how to mend it."""
     if not Path(path).is_file():
-        raise ReportError(f"{path}: no such file (make one with `fp4scope sweep -o {path}`)")
+        raise ReportError(f"{path}: no such file (give what `fp4scope sweep` or `fp4scope audit` wrote)")
     try:
         file = h5py.File(path, "r")
     except OSError:
-        raise ReportError(f"{path}: not an HDF5 file (give a file that `fp4scope sweep` wrote)") from None
+        raise ReportError(f"{path}: not an HDF5 file (give what `fp4scope sweep` or `fp4scope audit` wrote)") from None
     with file:
         try:
             return parse(file)

@@ -12,6 +12,12 @@
 namespace fp4scope::analysis {
 namespace {
 
+Lossless lossless(const Quantized& q) {
+  LosslessCount count;
+  count.add(q);
+  return count.result();
+}
+
 Quantized mxfp4(std::int64_t rows, std::int64_t cols, int block = 32) {
   Quantized q;
   q.config = parse_config({"mxfp4", "naive", "", "", "propagate", block, 0});
@@ -47,7 +53,7 @@ std::int64_t least_outside(const Quantized& q) {
 }
 
 void same_values(const Quantized& q) {
-  const Lossless l = mxfp4_to_nvfp4(q);
+  const Lossless l = lossless(q);
   const Quantized to = to_nvfp4(q, l.exponent);
   EXPECT_GE(to.tensor_scale, 0x1p-126f);
   for (std::int64_t r = 0; r < q.rows; ++r) {
@@ -74,7 +80,7 @@ TEST(Lossless, IsWhatASearchOverAllTensorScalesAndCodesFinds) {
     }
     for (std::uint8_t& c : q.codes) c = static_cast<std::uint8_t>(random() % 16);
     for (int i = 0; i < 16; ++i) q.codes[static_cast<std::size_t>(32 + i)] = i % 2 ? 8 : 0;  // zeros of both signs
-    const Lossless l = mxfp4_to_nvfp4(q);
+    const Lossless l = lossless(q);
     ASSERT_EQ(l.possible, least_outside(q) == 0) << "trial " << trial;
     ASSERT_EQ(l.blocks, 11);
     if (l.possible) same_values(q);
@@ -91,7 +97,7 @@ TEST(Lossless, HoldsToSeventeenOctavesAndNoFurther) {
       Quantized q = mxfp4(1, 64);
       q.codes[0] = q.codes[63] = 1;
       q.scales = {static_cast<std::uint8_t>(top), static_cast<std::uint8_t>(std::max(top - below, 0))};
-      const Lossless l = mxfp4_to_nvfp4(q);
+      const Lossless l = lossless(q);
       EXPECT_EQ(l.possible, top - q.scales[1] <= 17) << top << " " << below;
       EXPECT_EQ(l.outside, l.possible ? 0 : 1);
       EXPECT_EQ(l.exponent, std::max(top - 127 - 8, -126));
@@ -104,15 +110,15 @@ TEST(Lossless, AHalfOfZerosHasNoSayAndANaNScaleHas) {
   Quantized q = mxfp4(1, 64);
   q.codes[0] = 7;
   q.scales = {200, 100};  // the second block is zeros
-  EXPECT_TRUE(mxfp4_to_nvfp4(q).possible);
+  EXPECT_TRUE(lossless(q).possible);
   q.codes[40] = 9;
-  EXPECT_FALSE(mxfp4_to_nvfp4(q).possible);
-  EXPECT_EQ(mxfp4_to_nvfp4(q).outside, 1);
+  EXPECT_FALSE(lossless(q).possible);
+  EXPECT_EQ(lossless(q).outside, 1);
   q.scales = {200, 255};
-  EXPECT_FALSE(mxfp4_to_nvfp4(q).possible);
+  EXPECT_FALSE(lossless(q).possible);
   q.codes[40] = 8;
-  EXPECT_TRUE(mxfp4_to_nvfp4(q).possible);
-  EXPECT_EQ(mxfp4_to_nvfp4(mxfp4(2, 32)).exponent, 0);
+  EXPECT_TRUE(lossless(q).possible);
+  EXPECT_EQ(lossless(mxfp4(2, 32)).exponent, 0);
 }
 
 TEST(Lossless, APieceAtATimeIsTheWhole) {
@@ -130,9 +136,9 @@ TEST(Lossless, APieceAtATimeIsTheWhole) {
 
 TEST(Lossless, OtherFormatsAreRefused) {
   Quantized q = mxfp4(1, 24, 8);
-  EXPECT_THROW(mxfp4_to_nvfp4(q), Error);
+  EXPECT_THROW(lossless(q), Error);
   q.config = parse_config({"nvfp4", "naive", "", "", "propagate", 16, 0});
-  EXPECT_THROW(mxfp4_to_nvfp4(q), Error);
+  EXPECT_THROW(lossless(q), Error);
 }
 
 }  // namespace

@@ -121,7 +121,7 @@ class Report(Files):
         told = io.StringIO()
         with contextlib.redirect_stderr(told):
             self.assertEqual(main([str(path), "-o", str(self.folder / "out")]), 1)
-        self.assertRegex(told.getvalue(), rf"^{re.escape(str(path))}: .+ \(.+\)\n$")
+        self.assertRegex(told.getvalue(), rf"^fp4scope: {re.escape(str(path))}: .+ \(.+\)\n$")
         for word in words:
             self.assertIn(word, told.getvalue())
 
@@ -318,6 +318,9 @@ class Report(Files):
         path = self.folder / "in.h5"
         h5py.File(path, "w").close()
         self.fails(path, "no group /table")
+        with h5py.File(write_file(path, make_rows(tensors="a", decompose=False)), "r+") as file:
+            file.attrs["kind"] = "crosscheck recipes"
+        self.fails(path, "holds a crosscheck recipes")
         with h5py.File(write_file(path, make_rows(tensors="a", decompose=False)), "r+") as file:
             del file["table/method"]
         self.fails(path, "lacks the column method")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The program from outside: its words and exit codes, its files, and what survives a kill.
 
-    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: words inputs encode_recipe quantize joint verify transform crosscheck against custom_format decompose sweep resume bench theory mma mma_model device checkpoint_reading mac quantize_model convert matmul linear audit (default: all)
+    cli_test.py PROGRAM [GROUP]... [-k PATTERN] [-v]      GROUP: the NAME of a NAME_cases.py (default: all)
 """
 import argparse
 import os
@@ -14,7 +14,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness
 
-GROUPS = ["words", "inputs", "encode_recipe", "quantize", "joint", "verify", "transform", "crosscheck", "against", "custom_format", "decompose", "sweep", "resume", "bench", "theory", "mma", "mma_model", "device", "checkpoint_reading", "mac", "quantize_model", "convert", "matmul", "linear", "audit"]
+GROUPS = sorted(path.name.removesuffix("_cases.py") for path in Path(__file__).resolve().parent.glob("*_cases.py"))
 
 
 class TimedResult(unittest.TextTestResult):

@@ -246,7 +246,7 @@ class Output(Case):
         self.refused(2, ["--format", "'nvfp5'", "'nvfp4'"], *CROSSCHECK, *out, "--format", "nvfp5")
         self.refused(2, ["--recipe", "fewer than two"], *CROSSCHECK, *out, "--recipe", "te")
         self.refused(2, ["--format", "if4 has one order of operations alone"], *CROSSCHECK, *out, "--format", "if4")
-        self.refused(2, ["crosscheck", "missing", "--recipes"], "crosscheck", "in.safetensors", *out)
+        self.refused(2, ["crosscheck", "required", "--recipes"], "crosscheck", "in.safetensors", *out)
 
     def test_files_that_hold_nothing_to_compare_are_refused(self):
         out = ["-o", "out.h5"]

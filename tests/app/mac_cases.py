@@ -169,7 +169,7 @@ class Refused(Case):
         self.put("a", 0, 8)(made)
         self.put("a_sf", 0, 0xB8)(made)
         write_safetensors(self.path("in.safetensors"), made)
-        self.assertIn("1 codes 0x8", self.succeeds("mac", "in.safetensors", "-o", "out.safetensors", "--format", "nvfp4", "--canonicalize").stdout)
+        self.assertIn("codes 0x8 made 0: 1", self.succeeds("mac", "in.safetensors", "-o", "out.safetensors", "--format", "nvfp4", "--canonicalize").stdout)
 
     def test_what_is_no_file_of_beats(self):
         self.mac(["no tensor 'a_sf'", "U8 [beats]"], lambda made: made.pop("a_sf"))
@@ -198,10 +198,10 @@ class Refused(Case):
     def test_wrong_words(self):
         out = ["-o", "out.safetensors"]
         self.fails(2, ["--format", "'nvpf4'", "'nvfp4'"], "mac", "in.safetensors", *out, "--format", "nvpf4")
-        self.fails(2, ["--format", "missing"], "mac", "in.safetensors", *out)
-        self.fails(2, ["--output", "missing"], "mac", "in.safetensors", "--format", "nvfp4")
+        self.fails(2, ["--format", "required"], "mac", "in.safetensors", *out)
+        self.fails(2, ["--output", "required"], "mac", "in.safetensors", "--format", "nvfp4")
         self.fails(2, ["--first", "'load'", "'loads'"], "mac", "in.safetensors", *out, "--format", "nvfp4", "--first", "load")
-        self.fails(2, ["IN", "missing"], "mac", *out, "--format", "nvfp4")
+        self.fails(2, ["IN", "required"], "mac", *out, "--format", "nvfp4")
         self.fails(2, ["--with", "two operands"], "mac", "--from", "q.safetensors", *out, "--format", "nvfp4")
         self.fails(2, ["IN", "beside"], "mac", "in.safetensors", "--from", "q.safetensors", "--with", "q.safetensors", *out, "--format", "nvfp4")
         self.fails(2, ["--trace", "no effect"], "mac", "--from", "q", "--with", "q", "--trace", *out, "--format", "nvfp4")

@@ -134,7 +134,7 @@ class Products(MmaCase):
     def test_every_prefix_has_a_product_and_others_are_left(self):
         x = {**fp8_operands(16, 8, 32, "b/x"), **fp8_operands(16, 8, 32, "a"), "notes": zeros("F32", 1, 1)}
         self.assertEqual(sorted(self.mma("hopper", HOPPER, x)), ["a.D", "b/x.D"])
-        self.assertIn("2 products", self.outcome.stdout)
+        self.assertIn("products 2", self.outcome.stdout)
 
     def test_n_of_wgmma_is_free(self):
         x = fp8_operands(64, 24, 32)
@@ -255,7 +255,7 @@ class Refusals(Case):
     def test_missing_words(self):
         for missing, words in (("--arch", ["--op", HOPPER, "in.safetensors", "-o", "o"]), ("--op", ["--arch", "hopper", "in.safetensors", "-o", "o"]),
                                ("IN", ["--arch", "hopper", "--op", HOPPER, "-o", "o"]), ("-o", ["--arch", "hopper", "--op", HOPPER, "in.safetensors"])):
-            self.refused(2, [missing, "needed"], *words)
+            self.refused(2, [missing, "required"], *words)
         self.refused(2, ["--list"], "--list", "in.safetensors")
 
     def with_input(self, tensors, needles, arch="hopper", op=HOPPER):

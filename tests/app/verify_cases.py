@@ -270,6 +270,12 @@ class Hessian(Verified):
             loss = sum(Fraction(h[i][j]) * r[i] * r[j] for i in range(16) for j in range(16))
             self.assertEqual(out["w.certificate.loss"].numbers()[at], float(loss))
 
+    def test_inputs_without_effect_are_refused(self):
+        self.quantize(method="sse")
+        for option in ("--activations", "--hessian"):
+            self.fails(2, [option, "no effect on scales of sse"], "verify", "q.safetensors", "--input", "in.safetensors",
+                       option, "x.safetensors:x")
+
     def test_other_activations_are_found_by_their_hash(self):
         out, metadata = self.hessian()
         self.assertIn("verified", self.verify("--activations", "x.safetensors:x"))

@@ -50,16 +50,30 @@ class WrongWords(Case):
         self.refused("--element", "encode", "in.safetensors", "-o", "out.safetensors")
 
     def test_an_argument_too_many_is_named(self):
-        self.refused("extra", *QUANTIZE, "--format", "nvfp4", "extra")
+        self.refused("unexpected argument 'extra'", *QUANTIZE, "--format", "nvfp4", "extra", "more")
         self.refused("-z", *QUANTIZE, "--format", "nvfp4", "-z")
         self.refused("extra", "formats", "nvfp4", "extra")
 
     def test_a_value_that_is_no_number_is_named(self):
-        self.refused(["--block", "x"], *QUANTIZE, "--format", "nvfp4", "--block", "x")
+        self.refused("--block: 'x' is no number", *QUANTIZE, "--format", "nvfp4", "--block", "x")
         self.refused(["--block", "16.5"], *QUANTIZE, "--format", "nvfp4", "--block", "16.5")
         for threads in ("0", "-1", "many", "99999999999999999999"):
             self.refused(["--threads", threads], "formats", "--threads", threads)
-        self.refused("--seed", "encode", "in.safetensors", "-o", "out.safetensors", "--element", "e2m1", "--seed", "-1")
+        seeded = [["encode", "in.safetensors", "-o", "out.safetensors", "--element", "e2m1", "--rounding", "stochastic"],
+                  [*QUANTIZE, "--format", "nvfp4", "--rounding", "stochastic"],
+                  ["decompose", "in.safetensors", "--format", "nvfp4", "--rounding", "stochastic"],
+                  ["matmul", "in.safetensors:w", "in.safetensors:w", "--format", "nvfp4", "--rounding", "stochastic"],
+                  ["linear", "--input", "in.safetensors:w", "--weight", "in.safetensors:w"]]
+        for words in seeded:
+            for seed in ("-1", "x"):
+                self.refused(f"--seed: '{seed}' is no whole number from 0 on", *words, "--seed", seed)
+
+    def test_an_operands_own_words_are_named_as_they_were_typed(self):
+        matmul = ["matmul", "in.safetensors:w", "in.safetensors:w", "--format", "nvfp4"]
+        self.refused(["--b-format", "'nvp4'", "'nvfp4'"], *matmul, "--b-format", "nvp4")
+        self.refused(["--b-block: 15"], *matmul, "--b-block", "15")
+        self.refused(["--b-scale", "'floor'"], *matmul, "--b-scale", "floor")
+        self.refused(["fp4scope: --block: 15"], *matmul, "--block", "15")
 
     def test_an_odd_block_is_refused(self):
         for block in ("15", "1", "-16", "1026"):
