@@ -1,14 +1,14 @@
 #!/bin/bash
 # measure.sh BUILD OUT [STEP]...: what the pages here say, on this machine's GPUs. BUILD holds fp4scope and tests/, as
-# `cmake --preset gpu` leaves them; OUT receives a log a step. Steps, all by default: tests crosscheck bench sanitizer
-# scaling end_to_end. LIMIT: seconds for one program (default 300). Data goes to /dev/shm and is removed.
+# `cmake --preset gpu` leaves them; OUT receives a log a step. Steps, all by default: tests tensor_cores crosscheck bench
+# sanitizer scaling end_to_end. LIMIT: seconds for one program (default 300). Data goes to /dev/shm and is removed.
 set -u
 here=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(realpath "$1")
 mkdir -p "$2"
 out=$(realpath "$2")
 shift 2
-[ $# -gt 0 ] || set -- tests crosscheck bench sanitizer scaling end_to_end
+[ $# -gt 0 ] || set -- tests tensor_cores crosscheck bench sanitizer scaling end_to_end
 python=${FP4SCOPE_PYTHON:-python3}
 data=$(mktemp -d /dev/shm/fp4scope.XXXXXX)
 trap 'rm -rf "$data"' EXIT
@@ -45,8 +45,15 @@ PYTHON
 }
 
 tests() {
-  for test in "$build"/tests/*_on_device_test; do logged tests "$test"; done
+  for test in "$build"/tests/*_on_device_test; do
+    [ "$(basename "$test")" = tensor_cores_on_device_test ] || logged tests "$test"
+  done
   logged tests "$python" "$here/tests/cuda/pipeline_on_device_test.py" "$program"
+}
+
+# Every matrix instruction against its row; the records are tests/data's once they are copied there.
+tensor_cores() {
+  logged tensor_cores "$build/tests/tensor_cores_on_device_test" "$out/tensor_cores.safetensors" --seconds "${SECONDS_EACH:-20}"
 }
 
 crosscheck() { logged crosscheck "$program" crosscheck --device cuda; }
@@ -87,7 +94,7 @@ TOML
   done
 }
 
-# A file of 1 GiB from disk to disk, on the CPU and on a GPU.
+# A file of 1 GiB to a file, on the CPU and on a GPU.
 end_to_end() {
   for shape in "16 4096 8192" "1 65536 8192"; do
     # shellcheck disable=SC2086
