@@ -171,7 +171,7 @@ double power_in_unit(const Side& s, double fed, double scale) {
   const sim::Instruction& i = *s.unit.instruction;
   if (i.exact_group > 0) return scale;
   const double shared = i.scaled ? scale : 1;
-  return shared * power_of(fed / shared, s.type->min_exponent(), i.zero_exponent);
+  return shared * power_of(fed / shared, i.least_normal(*s.type), i.zero_exponent);
 }
 
 /// visit(column, Stored) for a row's own columns.

@@ -272,6 +272,7 @@ std::string instruction_json(const Instruction& r) {
                               {"least_exponent", exponent_json(r.least_exponent)},
                               {"zero_exponent", exponent_json(r.zero_exponent)},
                               {"flushes_subnormals", r.flushes},
+                              {"elements_as_f16", r.as_f16},
                               {"variant", r.variant}};
   if (r.scaled) j["scale"] = r.scale.name;
   if (r.scaled) j["block"] = r.block;

@@ -60,6 +60,7 @@ struct Family {
   int exact_group = 0;
   Sum sum = Sum::aligned;
   bool flushes = false;
+  bool as_f16 = false;
 };
 
 namespace families {
@@ -135,8 +136,8 @@ inline constexpr Family all[] = {
     {mma,     hopper,        with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     hopper,        with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both, of_hopper_half},
     {mma,     hopper,        with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
-    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked},
-    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
+    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, "", "", Scales::none, 0, 0, Sum::aligned, false, true},
+    {mma,     hopper,        fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three, "", Scales::none, 0, 0, Sum::aligned, false, true},
     {wgmma,   hopper,        with_f16,  false,  64,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
     {wgmma,   hopper,        with_f16,  false,  64,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, both},
     {wgmma,   hopper,        with_bf16, false,  64,  8, 16, 16, 16, 25, f32,   first, false, -133, none, both},
@@ -153,8 +154,8 @@ inline constexpr Family all[] = {
     {mma,     blackwell,     with_f16,  false,  16,  8,  8,  8,  8, 25, f16,   first, true,   -21, none, both},
     {mma,     blackwell,     with_tf32, false,  16,  8,  8,  8,  8, 25, f32,   first, false, -133, none, both, of_b200_half},
     {mma,     blackwell,     with_tf32, false,  16,  8,  4,  4,  4, 25, f32,   first, false, -133, none, both},
-    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, of_b200},
-    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three},
+    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f32,   after, false, -133, none, unpacked, of_b200, "", Scales::none, 0, 0, Sum::aligned, false, true},
+    {mma,     blackwell,     fp8,       true,   16,  8, 32, 16,  2, 25, f16,   after, true,   -21, none, unpacked, of_three, "", Scales::none, 0, 0, Sum::aligned, false, true},
     {tcgen05, blackwell,     with_f16 | with_bf16, true,  128,  8, 16, 16, 16, 25, f32,   first, false, -133, none, mma_sim},
     {tcgen05, blackwell,     with_f16,  false, 128,  8, 16, 16, 16, 25, f16,   first, true,   -21, none, mma_sim},
     {tcgen05, blackwell,     with_tf32, false, 128,  8,  8,  8,  8, 25, f32,   first, false, -133, none, mma_sim},
@@ -239,8 +240,46 @@ struct Measurement {
   const char* device;
 };
 
+inline constexpr const char* h200 = "NVIDIA H200";
+
+// tests/cuda/tensor_cores_on_device_test.cpp; its records are tests/data/tensor_cores.safetensors.
 inline constexpr Measurement measurements[] = {
-    {"mma.m16n8k32.f32.e4m3.e4m3.f32", Architecture::hopper, 256000, 0, "NVIDIA H200"},
+    {"mma.m16n8k16.f32.f16.f16.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k16.f16.f16.f16.f16", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k16.f32.bf16.bf16.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k8.f32.f16.f16.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k8.f32.bf16.bf16.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k8.f16.f16.f16.f16", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k8.f32.tf32.tf32.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k4.f32.tf32.tf32.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k32.f32.e4m3.e4m3.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k32.f32.e4m3.e5m2.f32", Architecture::hopper, 100663296, 90432, h200},
+    {"mma.m16n8k32.f32.e5m2.e4m3.f32", Architecture::hopper, 100663296, 89733, h200},
+    {"mma.m16n8k32.f32.e5m2.e5m2.f32", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k32.f16.e4m3.e4m3.f16", Architecture::hopper, 100663296, 0, h200},
+    {"mma.m16n8k32.f16.e4m3.e5m2.f16", Architecture::hopper, 100663296, 22199, h200},
+    {"mma.m16n8k32.f16.e5m2.e4m3.f16", Architecture::hopper, 100663296, 22257, h200},
+    {"mma.m16n8k32.f16.e5m2.e5m2.f16", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k16.f32.f16.f16", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k16.f16.f16.f16", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k16.f32.bf16.bf16", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k8.f32.tf32.tf32", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f32.e4m3.e4m3", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f32.e4m3.e4m3@interleaved", Architecture::hopper, 100663296, 14261659, h200},
+    {"wgmma.m64n8k32.f32.e4m3.e5m2", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f32.e4m3.e5m2@interleaved", Architecture::hopper, 100663296, 12410081, h200},
+    {"wgmma.m64n8k32.f32.e5m2.e4m3", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f32.e5m2.e4m3@interleaved", Architecture::hopper, 100663296, 12440017, h200},
+    {"wgmma.m64n8k32.f32.e5m2.e5m2", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f32.e5m2.e5m2@interleaved", Architecture::hopper, 100663296, 10272664, h200},
+    {"wgmma.m64n8k32.f16.e4m3.e4m3", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f16.e4m3.e4m3@interleaved", Architecture::hopper, 100663296, 20006855, h200},
+    {"wgmma.m64n8k32.f16.e4m3.e5m2", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f16.e4m3.e5m2@interleaved", Architecture::hopper, 100663296, 21776052, h200},
+    {"wgmma.m64n8k32.f16.e5m2.e4m3", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f16.e5m2.e4m3@interleaved", Architecture::hopper, 100663296, 21812833, h200},
+    {"wgmma.m64n8k32.f16.e5m2.e5m2", Architecture::hopper, 100663296, 0, h200},
+    {"wgmma.m64n8k32.f16.e5m2.e5m2@interleaved", Architecture::hopper, 100663296, 22486972, h200},
 };
 
 inline constexpr const char* architecture_names[] = {"volta",     "turing",        "ampere", "ada",  "hopper",
@@ -290,6 +329,7 @@ constexpr Instruction make_instruction(const Family& f, const formats::Format& a
   r.block = f.block;
   r.exact_group = f.exact_group;
   r.flushes = f.flushes;
+  r.as_f16 = f.as_f16;
   r.variant = f.variant;
   const bool fp6 = a.bits == 6 || b.bits == 6;
   r.evidence = {fp6 ? families::without_fp6 : f.model, formats::same_format(a, b) ? f.vectors : "", 0, 0, ""};

@@ -86,11 +86,17 @@ struct Instruction {
   int block = 0;                           ///< k's that share a scale
   int exact_group = 0;
   bool flushes = false;  ///< subnormal operands, C and sums become zeros
+  bool as_f16 = false;   ///< elements are converted to binary16 first: what is subnormal in e4m3 no longer is
   const char* variant = "";  ///< tells apart rows for one instruction that publications disagree on
   Evidence evidence = {};
   char name[64] = {};
 
   FP4SCOPE_HD constexpr int steps() const noexcept { return k / group; }
+  /// The least exponent that an element is aligned by.
+  FP4SCOPE_HD constexpr int least_normal(const formats::Format& f) const noexcept {
+    constexpr int of_f16 = -14;
+    return as_f16 && of_f16 < f.min_exponent() ? of_f16 : f.min_exponent();
+  }
   FP4SCOPE_HD constexpr bool f16_result() const noexcept { return result == Result::f16_nearest; }
   /// The canonical NaN.
   FP4SCOPE_HD constexpr std::uint32_t nan_bits() const noexcept {
@@ -126,8 +132,16 @@ FP4SCOPE_HD constexpr Operand decode_operand(const formats::Format& f, std::uint
 /// Element k of A or B. Where products are summed exactly first, the significand is the value in units of 1/2.
 FP4SCOPE_HD constexpr Operand decode_element(const Instruction& r, const formats::Format& f,
                                              std::uint32_t code) noexcept {
-  const Operand x = decode_operand(f, code, r.zero_exponent, r.flushes);
-  if (r.exact_group == 0) return x;
+  Operand x = decode_operand(f, code, r.zero_exponent, r.flushes);
+  if (r.exact_group == 0) {
+    const std::int32_t leading = std::int32_t{1} << f.mantissa_bits;
+    while (x.significand != 0 && x.exponent > r.least_normal(f) && x.exponent < special_exponent &&
+           x.significand < leading && x.significand > -leading) {
+      x.significand *= 2;
+      --x.exponent;
+    }
+    return x;
+  }
   return {x.significand == 0 ? 0 : x.significand * (1 << x.exponent), 0};
 }
 

@@ -81,10 +81,10 @@ def rounded(x, to, nan):
 
 class Model:
     """How one instruction adds: `group` k's a step in a row, or a list of each step's k's. Shape and formats are the
-    name's. zero: the exponent of what is 0, NEVER where it does not count."""
+    name's. zero: the exponent of what is 0, NEVER where it does not count. as_f16: operands become binary16 first."""
 
     def __init__(self, arch, name, group, to, fraction=0, least=NEVER, zero=NEVER, after=False, how="aligned",
-                 flush=False):
+                 flush=False, as_f16=False):
         opcode, shape, *words = name.split("@")[0].split(".")
         self.m, self.n, self.k = map(int, re.fullmatch(r"m(\d+)n(\d+)k(\d+)", shape).groups())
         self.block = int(words.pop(0)[len("block"):]) if words[0].startswith("block") else 0
@@ -92,7 +92,7 @@ class Model:
         d, self.a, self.b, self.c = words if opcode == "mma" else [*words, words[0]]
         self.steps = group if isinstance(group, list) else [range(k, k + group) for k in range(0, self.k, group)]
         self.arch, self.name, self.to, self.fraction, self.least, self.zero = arch, name, to, fraction, least, zero
-        self.after, self.how, self.flush = after, how, flush
+        self.after, self.how, self.flush, self.as_f16 = after, how, flush, as_f16
         self.nan = 0x7FC00000 if opcode == "mfma" else 0x7FFF if d == "f16" else 0x7FFFFFFF
 
     def operand(self, name, code):
@@ -100,6 +100,8 @@ class Model:
         least_normal = 2 - 2**(FORMATS[name][0] - 1)
         if self.flush and not special(x) and abs(x) < 1 << (least_normal + UNIT):
             x = 0
+        if self.as_f16 and x and not special(x):
+            exponent = max(abs(x).bit_length() - 1 - UNIT, -14)
         return x, (self.zero if x == 0 else exponent)
 
     def aligned(self, terms):
@@ -181,10 +183,11 @@ MODELS = [
     Model("ada", "mma.m16n8k32.f32.e4m3.e5m2.f32", 16, E8M13, 13, -132),
     Model("ada", "mma.m16n8k32.f16.e5m2.e5m2.f16", 16, F16, 13, -132),
     Model("hopper", "mma.m16n8k16.f16.f16.f16.f16", 16, F16, 25, -21),
-    Model("hopper", "mma.m16n8k32.f32.e4m3.e4m3.f32", FP8_PAIRS, F32, 25, -133, after=True),
+    Model("hopper", "mma.m16n8k32.f32.e4m3.e4m3.f32", FP8_PAIRS, F32, 25, -133, after=True, as_f16=True),
+    Model("hopper", "mma.m16n8k32.f32.e4m3.e5m2.f32", FP8_PAIRS, F32, 25, -133, after=True, as_f16=True),
     Model("hopper", "wgmma.m64n16k32.f32.e5m2.e4m3", 32, E8M13, 13, -133),
     Model("hopper", "wgmma.m64n8k32.f16.e4m3.e4m3", 32, F16, 13, -133),
-    Model("blackwell", "mma.m16n8k32.f16.e5m2.e4m3.f16", FP8_PAIRS, F16, 25, -21, after=True),
+    Model("blackwell", "mma.m16n8k32.f16.e5m2.e4m3.f16", FP8_PAIRS, F16, 25, -21, after=True, as_f16=True),
     Model("blackwell", "tcgen05.m64n16k32.f32.e3m2.e2m3", 32, F32, 25, -133),
     Model("blackwell", "tcgen05.m128n8k16.f32.f16.bf16", 16, F32, 25, -133),
     Model("rtx_blackwell", "mma.m16n8k32.block32.f32.e5m2.e2m1.f32.ue8m0", 32, F32, 25, zero=-126),

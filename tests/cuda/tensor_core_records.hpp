@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/error.hpp"
 #include "io/safetensors_writer.hpp"
 #include "io/tensor_file.hpp"
 #include "tests/cuda/tensor_core_probe.hpp"
@@ -19,11 +20,12 @@ struct Record {
   Batch batch;
 };
 
-/// Of an instruction: 2 sets of a warpgroup's or 4 of a warp's, 5 to 13 KB.
+/// Of an instruction: 2 sets of a warpgroup's, 4 or 6 of a warp's, 5 to 13 KB.
 inline Batch record_sets(const sim::Instruction& r, std::uint64_t seed) {
-  constexpr std::int64_t of_warp[] = {1, 3, 7, 13}, of_group[] = {1, 7};  // three terms, cancelling, opposite, spread
+  // Three terms, cancelling, opposite, spread; of FP8 subnormals that meet large numbers.
+  constexpr std::int64_t of_warp[] = {1, 3, 7, 13, 26, 42}, of_group[] = {1, 7};
   const bool warp = r.opcode == sim::Opcode::mma;
-  const std::int64_t count = warp ? 4 : 2;
+  const std::int64_t count = !warp ? 2 : r.a.bits == 8 ? 6 : 4;
   Batch out = empty_batch(r, 0, count);
   for (std::int64_t s = 0; s < count; ++s) SetMaker(r, warp ? of_warp[s] : of_group[s], seed)(out, s);
   return out;

@@ -72,6 +72,8 @@ constexpr Disguise disguises[] = {
     {"mma.m16n8k8.f32.tf32.tf32.f32", [](Variant& v) { v.flushes_operands = true; }},
     {"mma.m16n8k16.f16.f16.f16.f16", [](Variant& v) { v.saturates = true; }},
     {"mma.m16n8k32.f32.e4m3.e4m3.f32", [](Variant& v) { v.entry = Entry::after_truncated; }},
+    {"mma.m16n8k32.f32.e4m3.e5m2.f32", [](Variant& v) { v.as_f16 = false; }},
+    {"wgmma.m64n8k32.f32.e4m3.e5m2", [](Variant& v) { v.as_f16 = true; }},
     {"wgmma.m64n8k16.f32.f16.f16", [](Variant& v) { v.normalised = true; }},
     {"wgmma.m64n8k16.f32.f16.f16", [](Variant& v) { v.addend_in_max = false; }},
 };

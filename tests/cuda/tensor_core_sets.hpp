@@ -20,7 +20,7 @@ enum class Kind : std::uint8_t {
   spread,       ///< exponents over up to 31 binades
   cancelling,   ///< pairs of products that cancel; what is left lies far below
   opposite,     ///< C near the sum of the products, with the other sign
-  subnormal,    ///< subnormals, few normal numbers
+  subnormal,    ///< subnormals, few normal numbers; in two sets of three one operand's meet large ones of the other
   zeros,        ///< zeros that meet the largest numbers
   special,      ///< NaN, Inf, -0 among others
   two_terms,    ///< two products, every gap of exponents, both signs, all pairs of places
@@ -209,6 +209,7 @@ class SetMaker {
       case Kind::opposite: return signed_exponent(f, top - 2 - reach / 2, top - 2);
       case Kind::cancelling: return signed_exponent(f, top - 2 - reach, top - 2);
       case Kind::subnormal:
+        if (index_ % 3 == (of_a ? 2 : 1)) return signed_exponent(f, -8, top);
         if (words_.one_in(share)) return signed_exponent(f, -2, 2);
         return signed_exponent(f, least(f), -f.bias);
       case Kind::zeros:

@@ -45,6 +45,7 @@ struct Variant {
   int least_exponent = sim::no_exponent;
   int zero_exponent = sim::no_exponent;  ///< of a zero operand and of C = 0
   bool flushes_operands = false, flushes_results = false;
+  bool as_f16 = false;          ///< an element is aligned by its leading bit, down to binary16's least exponent
   bool saturates = false;       ///< too large a result is the largest number, else Inf
 
   bool operator==(const Variant&) const = default;
@@ -142,6 +143,14 @@ struct Machine {
     return x;
   }
 
+  /// An FP8 element as binary16 has it, in its own fraction bits.
+  Term converted(Term x, const formats::Format& f) const {
+    if (!v.as_f16 || x.significand == 0) return x;
+    const int missing = f.mantissa_bits - static_cast<int>(std::ilogb(static_cast<double>(x.significand)));
+    const int up = std::clamp(x.exponent + 14, 0, std::max(missing, 0));
+    return {x.significand << up, x.exponent - up, x.cls};
+  }
+
   /// x + y of two results, rounded once.
   std::uint32_t added(std::uint32_t x, std::uint32_t y, bool nearest) const {
     const Term p = addend(x, half()), q = addend(y, half());
@@ -191,7 +200,7 @@ struct Machine {
     int exponent, aligned_as;
   };
   Product product(const Term& x, const Term& y) const {
-    const Term a = flushed(x), b = flushed(y);
+    const Term a = converted(flushed(x), row.a), b = converted(flushed(y), row.b);
     const std::int64_t p = a.significand * b.significand;
     const int e = (a.significand == 0 ? v.zero_exponent : a.exponent) +
                   (b.significand == 0 ? v.zero_exponent : b.exponent);
@@ -275,6 +284,7 @@ inline Variant variant_of(const sim::Instruction& r) {
   v.least_exponent = r.least_exponent;
   v.zero_exponent = r.zero_exponent;
   v.flushes_operands = v.flushes_results = r.flushes;
+  v.as_f16 = r.as_f16;
   return v;
 }
 
@@ -292,6 +302,7 @@ inline std::string describe(const Variant& v) {
   if (v.zero_exponent != sim::no_exponent) out += ", zero exponent " + std::to_string(v.zero_exponent);
   if (v.flushes_operands) out += ", subnormal operands flushed";
   if (v.flushes_results) out += ", subnormal results flushed";
+  if (v.as_f16) out += ", elements as f16";
   if (v.saturates) out += ", saturates";
   return out;
 }
@@ -303,7 +314,7 @@ inline int distance(const Variant& x, const Variant& y) {
          (x.step_mantissa != y.step_mantissa) + (x.addend_in_max != y.addend_in_max) + (x.floors != y.floors) +
          (x.normalised != y.normalised) + (x.least_exponent != y.least_exponent) +
          (x.zero_exponent != y.zero_exponent) + (x.flushes_operands != y.flushes_operands) +
-         (x.flushes_results != y.flushes_results) + (x.saturates != y.saturates);
+         (x.flushes_results != y.flushes_results) + (x.as_f16 != y.as_f16) + (x.saturates != y.saturates);
 }
 
 /// Every way to deal k products to steps: groups in a row, and interleaved by 1, 2, 4, ...
@@ -368,6 +379,7 @@ inline std::vector<Variant> neighbours(const sim::Instruction& r, const Variant&
   add([](Variant& w) { w.normalised = !w.normalised; });
   add([](Variant& w) { w.flushes_operands = !w.flushes_operands; });
   add([](Variant& w) { w.flushes_results = !w.flushes_results; });
+  if (r.a.bits == 8) add([](Variant& w) { w.as_f16 = !w.as_f16; });
   add([](Variant& w) { w.saturates = !w.saturates; });
   for (const int e : {sim::no_exponent, -252, -126, -14, 0}) add([&](Variant& w) { w.zero_exponent = e; });
   add([](Variant& w) { w.least_exponent = sim::no_exponent; });

@@ -106,6 +106,7 @@ struct Model {
   bool block_sums = false;  ///< 16 products are summed exactly
   bool tree = false, exact = false, flush = false;
   bool two_stage = false;  ///< C joins the products' sum, both rounded down
+  bool f16_elements = false;  ///< FP8 is converted to binary16 before anything else
 };
 
 inline std::vector<std::vector<int>> in_a_row(int k, int group) {
@@ -193,7 +194,7 @@ inline Model expected(const Instruction& r) {
     if (has("@interleaved")) m.steps = by_remainder(r.k, 2, {{0}, {1}});
   } else if (has("mma.") && !has("tcgen05") && eight_bits && r.architecture != Architecture::rtx_blackwell) {
     m.steps = by_remainder(r.k, 4, {{0, 1}, {2, 3}});
-    m.after = true;
+    m.after = m.f16_elements = true;
   }
   return m;
 }
@@ -257,6 +258,7 @@ inline std::uint32_t modelled(const Instruction& r, const Model& m, const Proble
   const bool half_c = r.f16_addend, half_d = m.to == To::f16_nearest;
   const std::uint32_t nan = name.find("mfma") != name.npos ? 0x7FC00000 : half_d ? 0x7FFF : 0x7FFFFFFF;
   std::vector<double> a, b, sa, sb;
+  const auto least = [&m](const formats::Format& f) { return least_normal(m.f16_elements ? formats::fp16 : f); };
   const auto operand = [&m](const formats::Format& f, std::uint32_t code) {
     const double x = value_of(f, code);
     return m.flush && std::fabs(x) < std::ldexp(1.0, least_normal(f)) ? 0 : x;
@@ -287,8 +289,7 @@ inline std::uint32_t modelled(const Instruction& r, const Model& m, const Proble
         if (k % 16 == 0) terms.push_back({0, scale});
         terms.back().value += product;
       } else if (std::isfinite(product)) {
-        terms.push_back({product, exponent_of(a[i], least_normal(r.a), m.zero) +
-                                      exponent_of(b[i], least_normal(r.b), m.zero) + scale});
+        terms.push_back({product, exponent_of(a[i], least(r.a), m.zero) + exponent_of(b[i], least(r.b), m.zero) + scale});
       }
       products.push_back(static_cast<float>(product));
     }

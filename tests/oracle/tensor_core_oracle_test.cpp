@@ -82,8 +82,8 @@ struct Mutation {
   Architecture architecture;
   const char* what;
   void (*change)(Instruction&);
-  double at_least;  ///< % of outputs of kinds spread and cancelling, or of tiny and zeros
-  bool tiny = false;
+  double at_least;  ///< % of outputs of two kinds of operands
+  Kind one = Kind::spread, other = Kind::cancelling;
 };
 
 constexpr const char* nvfp4 = "mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3";
@@ -105,6 +105,8 @@ const Mutation mutations[] = {
     {wgmma, Architecture::hopper, "binary32", [](Instruction& r) { r.result = sim::Result::f32_truncated; }, 5},
     {wgmma, Architecture::hopper, "interleaved", [](Instruction& r) { r.group = 16, r.run = 1; }, 5},
     {wgmma, Architecture::hopper, "two in a row", [](Instruction& r) { r.group = r.run = 16; }, 5},
+    {"mma.m16n8k32.f32.e4m3.e5m2.f32", Architecture::hopper, "e4m3's own subnormals",
+     [](Instruction& r) { r.as_f16 = false; }, 0.5, Kind::subnormal, Kind::spread},
     {unpacked, Architecture::hopper, "C first", [](Instruction& r) { r.addend = sim::Addend::first_step; }, 5},
     {unpacked, Architecture::hopper, "two in a row", [](Instruction& r) { r.run = 16; }, 0.5},
     {unpacked, Architecture::hopper, "one step", [](Instruction& r) { r.group = 32; }, 0.5},
@@ -116,11 +118,11 @@ const Mutation mutations[] = {
     {nvfp4, Architecture::rtx_blackwell, "F = 25", [](Instruction& r) { r.fraction_bits = 25; }, 1},
     {nvfp4, Architecture::rtx_blackwell, "block 32", [](Instruction& r) { r.block = 32; }, 50},
     {"mma.m16n8k16.f32.bf16.bf16.f32", Architecture::hopper, "no least exponent",
-     [](Instruction& r) { r.least_exponent = sim::no_exponent; }, 0.01, true},
+     [](Instruction& r) { r.least_exponent = sim::no_exponent; }, 0.01, Kind::tiny, Kind::zeros},
     {"mma.m16n8k16.f32.bf16.bf16.f32", Architecture::hopper, "zeros count as 2^-126",
-     [](Instruction& r) { r.zero_exponent = r.zero_addend = -126; }, 0.5, true},
+     [](Instruction& r) { r.zero_exponent = r.zero_addend = -126; }, 0.5, Kind::tiny, Kind::zeros},
     {mxfp8, Architecture::rtx_blackwell, "zeros don't count",
-     [](Instruction& r) { r.zero_exponent = r.zero_addend = sim::no_exponent; }, 0.1, true},
+     [](Instruction& r) { r.zero_exponent = r.zero_addend = sim::no_exponent; }, 0.1, Kind::tiny, Kind::zeros},
 };
 
 TEST(TensorCore, changed_rows_are_seen) {
@@ -129,8 +131,7 @@ TEST(TensorCore, changed_rows_are_seen) {
     ASSERT_NE(row, nullptr) << m.name;
     Instruction mutant = *row;
     m.change(mutant);
-    const double share = m.tiny ? visible(*row, mutant, {Kind::tiny, Kind::zeros})
-                                : visible(*row, mutant, {Kind::spread, Kind::cancelling});
+    const double share = visible(*row, mutant, {m.one, m.other});
     std::cout << m.name << ", " << m.what << ": " << share << " % of outputs differ\n";
     EXPECT_GE(share, m.at_least) << m.name << ", " << m.what;
   }

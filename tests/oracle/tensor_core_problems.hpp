@@ -22,8 +22,9 @@ class Problems {
   Problem operator()(Kind kind) {
     Problem p;
     const int reach = static_cast<int>(below(31));
-    for (int k = 0; k < r.k; ++k) p.a.push_back(code(r.a, kind, reach));
-    for (int k = 0; k < r.k; ++k) p.b.push_back(code(r.b, kind, reach));
+    const std::uint64_t large = kind == Kind::subnormal ? below(3) : 0;  // whose numbers the other's subnormals meet
+    for (int k = 0; k < r.k; ++k) p.a.push_back(large == 1 ? large_code(r.a) : code(r.a, kind, reach));
+    for (int k = 0; k < r.k; ++k) p.b.push_back(large == 2 ? large_code(r.b) : code(r.b, kind, reach));
     if (kind == Kind::cancelling) cancel(p);
     for (int i = 0; r.scaled && i < r.k / r.block; ++i) {
       p.scale_a.push_back(scale(kind, reach));
@@ -44,6 +45,10 @@ class Problems {
     const std::uint32_t magnitude = field << f.mantissa_bits | static_cast<std::uint32_t>(below(1u << f.mantissa_bits));
     const std::uint32_t sign = f.is_signed && below(2) ? 1u << (f.bits - 1) : 0;
     return std::min(magnitude, f.max_code) | sign;
+  }
+
+  std::uint32_t large_code(const formats::Format& f) {
+    return finite(f, static_cast<std::uint32_t>(f.bias) / 2, f.max_code >> f.mantissa_bits);
   }
 
   std::uint32_t code(const formats::Format& f, Kind kind, int reach) {

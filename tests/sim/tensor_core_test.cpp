@@ -47,6 +47,7 @@ constexpr Instruction volta = row("mma.m8n8k4.f32.f16.f16.f32", Architecture::vo
 constexpr Instruction wgmma = row("wgmma.m64n8k32.f32.e4m3.e4m3", Architecture::hopper);
 constexpr Instruction wgmma_half = row("wgmma.m64n8k32.f16.e4m3.e4m3", Architecture::hopper);
 constexpr Instruction unpacked = row("mma.m16n8k32.f32.e4m3.e4m3.f32", Architecture::hopper);
+constexpr Instruction converted = row("mma.m16n8k32.f32.e4m3.e5m2.f32", Architecture::hopper);
 constexpr Instruction mxfp8 = row("mma.m16n8k32.block32.f32.e4m3.e4m3.f32.ue8m0", Architecture::rtx_blackwell);
 constexpr Instruction nvfp4 = row("mma.m16n8k64.block16.f32.e2m1.e2m1.f32.ue4m3", Architecture::rtx_blackwell);
 
@@ -72,6 +73,8 @@ static_assert(Example().at(0, 0x08, 0x0C).on(wgmma_half) == 0x0E00);
 // The two steps by k mod 4, C after them to nearest even: 2^24 + 1 stays 2^24, 2^24 + 3 (code 0x44) becomes 2^24 + 4.
 static_assert(Example().at(0, one_e4m3, one_e4m3).plus(0x4B800000).on(unpacked) == 0x4B800000);
 static_assert(Example().at(0, one_e4m3, 0x44).plus(0x4B800000).on(unpacked) == 0x4B800002);
+// e4m3's 2^-9 is no subnormal once it is binary16: beside 2^-9 * 2^15 a product of 2^-17 counts.
+static_assert(Example().at(0, 0x01, 0x78).at(1, 0x08, 0x10).on(converted) == 0x42800001);
 static_assert(unpacked.place(0) == 0 && unpacked.place(1) == 1 && unpacked.place(4) == 2 && unpacked.place(2) == 16);
 
 // A scale's exponent joins the maximum, a zero's exponent is -126 beside it: 2^127 * 2^127 * 0 hides 2^-24.
