@@ -49,16 +49,6 @@ ScaleShares scale_shares(const Matrix& m, const Quantized& q) {
   return out;
 }
 
-/// Inputs as a layer would have them beside these weights: the same format and block, naive; a tensor scale where the
-/// weights have one.
-Quantized quantize_inputs(const QuantizeConfig& weights, const Matrix& x) {
-  QuantizeWords words;
-  words.format = weights.format->name;
-  words.block = weights.block;
-  if (weights.scaling == TensorScaling::none) words.tensor_scale = "none";
-  return quantize(parse_config(words, weights.formats), x, "activations");
-}
-
 double squared_error(const QuantizeWords& words, const DecomposeOptions& o, const std::string& name, const Matrix& m) {
   QuantizeConfig config = parse_config(words, o.config.formats);
   config.seed = o.config.seed;

@@ -7,6 +7,14 @@ namespace fp4scope::analysis {
 
 const char* const layer_term_names[layer_term_count] = {"weights", "activations", "both"};
 
+Quantized quantize_inputs(const QuantizeConfig& weights, const Matrix& x) {
+  QuantizeWords words;
+  words.format = weights.format->name;
+  words.block = weights.block;
+  if (weights.scaling == TensorScaling::none) words.tensor_scale = "none";
+  return quantize(parse_config(words, weights.formats), x, "activations");
+}
+
 double LayerError::dot_snr_db() const { return 10 * std::log10(energy / error); }
 
 namespace {

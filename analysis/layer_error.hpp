@@ -24,6 +24,10 @@ struct LayerError {
   double dot_snr_db() const;
 };
 
+/// Inputs as a layer would have them beside these weights: the same format and block, naive; a tensor scale where the
+/// weights have one.
+Quantized quantize_inputs(const QuantizeConfig& weights, const Matrix& x);
+
 /// w [rows, cols] and x [tokens, cols], unpadded, finite, and what they became; `xq` null: X stays as it is. Padding of
 /// codes is left out. Values are the stored ones, tensor scale * block scale * element. `before`: of the rows above.
 LayerError layer_error(const Matrix& w, const Quantized& wq, const Matrix& x, const Quantized* xq,

@@ -14,12 +14,6 @@ std::shared_ptr<const Quantized> without_data(const Quantized& residual) {
   return std::make_shared<const Quantized>(std::move(q));
 }
 
-/// X as the naive method of the same format and block has it.
-Quantized quantize_inputs(const QuantizeConfig& config, const Matrix& inputs) {
-  const QuantizeConfig naive = parse_config({config.format->name, "naive", "", "", "", config.block}, config.formats);
-  return quantize(naive, inputs, "activations");
-}
-
 }  // namespace
 
 RunSums::RunSums(const RunWishes& wishes)

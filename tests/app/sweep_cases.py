@@ -164,6 +164,26 @@ class WhatItRuns(SweepCase):
 class Axes(SweepCase):
     """Sigma, seed, rotation, recipe, rounding and square blocks as axes; where errors come from, on request."""
 
+    def test_layer_terms_are_decomposes(self):
+        if not has_h5py():
+            raise unittest.SkipTest(f"{H5_PYTHON} has no h5py")
+        source = random.Random(5)
+        draw = lambda rows, sigma: floats([rows, 64], [source.gauss(0, sigma) for _ in range(64 * rows)])
+        write_safetensors(self.path("w.safetensors"), {"w": draw(16, 0.01)})
+        write_safetensors(self.path("x.safetensors"), {"x": draw(24, 0.01)})
+        self.write('decompose = true\n[[input]]\nfile = "w.safetensors"\n[activations]\nfile = "x.safetensors"\n'
+                   '[[quantize]]\nformats = ["nvfp4"]\ntensor_scale = ["amax", "none"]\n')
+        self.rows()
+        script = "import h5py, sys; [print(*run['layer_terms'][:].ravel()) for run in h5py.File(sys.argv[1])['runs'].values()]"
+        lines = subprocess.run([H5_PYTHON, "-c", script, str(self.path("out.h5"))], capture_output=True, text=True, check=True).stdout.splitlines()
+        self.assertEqual(len(lines), 2)
+        for scale, line in zip(("amax", "none"), lines):
+            layer = json.loads(self.succeeds("decompose", "w.safetensors", "--format", "nvfp4", "--tensor-scale", scale,
+                                             "--activations", "x.safetensors:x", "--json").stdout)["tensors"][0]["layer"]
+            self.assertGreater(layer["inner"][1][1], 0)
+            for got, want in zip(map(float, line.split()), sum(layer["inner"], [])):
+                self.assertAlmostEqual(got / (want / layer["energy"]), 1, 9, scale)
+
     def test_rows_of_every_axis_tell_themselves_apart(self):
         self.write('decompose = true\n[[input]]\nname = "n"\ndistribution = "normal"\nrows = 16\ncols = 64\nsigma = [0.5, 2]\nseed = [3, 4]\n'
                    '[[quantize]]\nrecipe = ["exact", "te"]\nhadamard = [0, 16]\n[[quantize]]\nrounding = "stochastic"\nblock_2d = true\n')
