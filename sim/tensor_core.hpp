@@ -8,10 +8,11 @@
 //   scales     UE8M0: their exponents are added to every product's. exact_group > 0: the products of that many k are
 //              added exactly first, the term is that sum times both scales' significands, its exponent theirs alone
 //
-// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number. The result 0
-// is +0, NaN the row's own; what is too large is Inf.
+// A zero operand has an exponent of its own (zero_exponent), a subnormal that of the least normal number: its format's,
+// or binary16's where elements are converted to that first (as_f16). The result 0 is +0, NaN the row's own; what is too
+// large is Inf.
 //
-// Sources: MMA-Sim (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004).
+// Sources: MMA-Sim (arXiv 2511.10909); Khattak and Mikaitis (arXiv 2512.07004); measurements (reports/tensor_cores).
 //
 // Bit budgets. A product's significand is below 2^2, so an aligned product is below 2^(F + 2): 27 bits at F = 25, which
 // 32-bit words hold. 64 of them and an addend stay below 2^(F + 9). A term of exact_group = 16 e2m1 products is below
