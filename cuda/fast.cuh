@@ -9,7 +9,7 @@
 // Two 16-bit elements lie in a word, the earlier in the lower half, and are compared at once.
 #pragma once
 
-#include "cuda/runtime.cuh"
+#include "cuda/launch.cuh"
 #include "search/search.hpp"
 #include "sim/grid.hpp"
 #include "sim/scale.hpp"
@@ -18,22 +18,12 @@ namespace fp4scope::cuda {
 
 // ---- where it applies ----
 
-inline bool is_aligned(const void* p, int bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
-
 /// Whether sixteen elements at a time cover the matrix: blocks of 16 or 32 that start at multiples of 16 bytes, no
 /// tiles, elements of 4 bits of one grid, and counts that fit 31 bits.
 inline bool takes_sixteens(const search::SearchTask& task, const Matrix& matrix, const void* packed) {
   return (task.block == 16 || task.block == 32) && task.tile_rows == 1 && matrix.cols % task.block == 0 &&
-         is_aligned(matrix.x, 16) && is_aligned(packed, 8) && !task.format->selects() &&
-         task.format->element.bits == 4 && matrix.rows * matrix.cols < std::int64_t{1} << 33;
-}
-
-/// The blocks of threads that a device holds at once: kernels that prepare something in shared memory start so many.
-template <class Kernel>
-unsigned resident_blocks(const Stream& stream, Kernel kernel, int threads) {
-  int per_processor = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel, threads, 0), "occupancy");
-  return static_cast<unsigned>(per_processor * devices()[static_cast<std::size_t>(stream.device())].processors);
+         aligned(matrix.x, 16) && aligned(packed, 8) && !task.format->selects() && task.format->element.bits == 4 &&
+         matrix.rows * matrix.cols < std::int64_t{1} << 33;
 }
 
 // ---- sixteen elements ----
@@ -360,23 +350,5 @@ struct Shares {
     return load_elements<T, share<T>>(x + static_cast<std::int64_t>(i) * share<T>);
   }
 };
-
-// ---- launches ----
-
-/// Kernels that are launched so may be set up while the one before them in the stream ends, and call
-/// cudaGridDependencySynchronize() before they touch memory.
-template <class... Parameters, class... Arguments>
-void launch_early(Stream& stream, void (*kernel)(Parameters...), unsigned grid, int threads, Arguments... arguments) {
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(grid);
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = handle(stream);
-  config.attrs = &early;
-  config.numAttrs = 1;
-  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch");
-}
 
 }  // namespace fp4scope::cuda

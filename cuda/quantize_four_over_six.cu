@@ -171,7 +171,7 @@ void launch(Stream& stream, const search::SearchTask& task, ChoiceTask choice, c
             const T* x, std::int64_t elements, std::uint8_t* scales, std::uint8_t* packed) {
   const auto kernel = task.block == 16 ? choice_kernel<T, 16> : choice_kernel<T, 32>;
   choice.shares = static_cast<int>(elements / share<T>);
-  const unsigned grid = std::min(grid_of(choice.shares, threads), resident_blocks(stream, kernel, threads));
+  const unsigned grid = filling_grid(stream, kernel, threads, choice.shares, threads);
   launch_early(stream, kernel, grid, threads, choice, space, x, scales, packed);
 }
 

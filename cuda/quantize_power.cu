@@ -147,7 +147,7 @@ void launch(Stream& stream, int block, PowerTask task, const T* x, std::int64_t 
             std::uint8_t* packed) {
   const auto kernel = block == 16 ? power_kernel<T, 16> : power_kernel<T, 32>;
   task.shares = static_cast<int>(elements / share<T>);
-  const unsigned grid = std::min(grid_of(task.shares, threads), resident_blocks(stream, kernel, threads));
+  const unsigned grid = filling_grid(stream, kernel, threads, task.shares, threads);
   launch_early(stream, kernel, grid, threads, task, x, scales, packed);
 }
 

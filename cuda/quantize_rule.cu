@@ -52,7 +52,7 @@ void launch(Stream& stream, const search::SearchTask& task, RuleTask rule, const
                       : integers ? rule_kernel<T, kind, 32, true>
                                        : rule_kernel<T, kind, 32, false>;
   rule.shares = static_cast<int>(elements / share<T>);
-  const unsigned grid = std::min(grid_of(rule.shares, threads), resident_blocks(stream, kernel, threads));
+  const unsigned grid = filling_grid(stream, kernel, threads, rule.shares, threads);
   launch_early(stream, kernel, grid, threads, rule, x, scales, packed);
 }
 

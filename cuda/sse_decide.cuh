@@ -33,6 +33,7 @@ __device__ inline FloatFilter make_float_filter(const search::SearchSpace& space
 /// the levels around y, times `unit`, as its last place, z = y + c is rounded once and c - z is exact.
 struct E2m1Levels {
   static constexpr float top = 6, unit = 8;
+  __device__ static constexpr float gap(int k) { return k < 4 ? 0.5f : k < 6 ? 1 : 2; }  ///< above level k
   /// 2^-126 takes the place of y = 2: the exponent field of a subnormal is 0, so that it is 0, 1, 2 for y below 2, 4,
   /// 8, and at most 7 for y below 256; it is OR'ed to c's, 1.5 * 2^25.
   __device__ static float spread(float inverse) { return inverse * 0x1p-130f; }
@@ -45,6 +46,7 @@ struct E2m1Levels {
 
 struct Int4Levels {
   static constexpr float top = 7, unit = 1;
+  __device__ static constexpr float gap(int) { return 1; }
   __device__ static float spread(float) { return 0; }
   __device__ static float minus_nearest(float m, float inverse, float) {
     return fmaxf(0x1.8p23f - __fmaf_rn(m, inverse, 0x1.8p23f), -top);
@@ -94,8 +96,7 @@ __device__ inline Candidates all_candidates(const FloatFilter& filter, float a, 
 }
 
 /// Those that the filter in pairs left: bit 0 for all codes below w - below, bit 1 for that code, and so on.
-__device__ inline Candidates left_candidates(const FloatFilter& filter, float a, int w, int below,
-                                             std::uint32_t left) {
+__device__ inline Candidates left_candidates(const FloatFilter& filter, float a, int w, int below, std::uint32_t left) {
   const int first = w - below, lowest = (left & 1) != 0 ? lowest_code(filter, a, first, w) : first;
   return {w, lowest, (left >> 1) << (first - lowest) | ((1u << (first - lowest)) - 1)};
 }
@@ -186,20 +187,6 @@ __device__ inline float amax_of(const float (&x)[n]) {
   return __uint_as_float(bits);
 }
 
-/// What the filter left open, by the plain functions: the better of two codes, or the best of all (ties of three;
-/// blocks of zeros, with NaN or Inf, far from the tensor scale).
-template <class T, int n>
-__device__ __noinline__ int exact_code(const search::SearchSpace& space, const T* from, Found found) {
-  float x[n];
-  load_floats(from, x);
-  const search::Block block = {x, n, sim::amax(x, n)};
-  if (!(block.amax < __int_as_float(0x7F800000))) return static_cast<int>(space.scale.nan_code());
-  if (found.second < 0) return search::sse_code(space, block);
-  search::Best best = {found.code, search::sums_at(space, block, found.code)};
-  search::keep_better(space, block, found.second, best, nullptr);
-  return best.code;
-}
-
 /// The least magnitude of binary32 that passes each of a step's thresholds: it is compared in place of the threshold.
 struct Passing {
   float at[7];
@@ -217,6 +204,48 @@ __device__ inline Passing make_passing(const search::SearchSpace& space, int cod
     p.at[k] = step > 0 ? at : __int_as_float(0x7FC00000);
   }
   return p;
+}
+
+/// search::sums_at of a block of n. The additions' order is another: where X is exact that is the same number,
+/// elsewhere compare_sse's bound holds for any order.
+template <class Levels, int n>
+__device__ inline search::Sums sums_at(const search::SearchSpace& space, const float (&x)[n], int code) {
+  const Passing passing = make_passing(space, code);
+  double sums[4] = {};
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    const float magnitude = fabsf(x[i]);
+    float level = 0;
+#pragma unroll
+    for (int k = 0; k < 7; ++k) level += magnitude >= passing.at[k] ? Levels::gap(k) : 0;
+    sums[i % 4] = __fma_rn(static_cast<double>(level), static_cast<double>(magnitude), sums[i % 4]);
+    squares += level * level;
+  }
+  return {(sums[0] + sums[1]) + (sums[2] + sums[3]), squares};
+}
+
+/// What the filter left open: the best of the candidates by search::compare_sse, of two where it left two. Where there
+/// is no filter (blocks of zeros, with NaN or Inf, far from the tensor scale), by search::sse_code.
+template <class Levels, class T, int n>
+__device__ __noinline__ int exact_code(const search::SearchSpace& space, const T* from, Found found,
+                                       Candidates candidates) {
+  float x[n];
+  load_floats(from, x);
+  const search::Block block = {x, n, amax_of(x)};
+  if (!(block.amax < __int_as_float(0x7F800000))) return static_cast<int>(space.scale.nan_code());
+  if (candidates.set == 0) return search::sse_code(space, block);
+  if (found.second >= 0) {
+    const int lower = min(found.code, found.second);
+    candidates = {candidates.w, lower, 1u | 1u << (max(found.code, found.second) - lower)};
+  }
+  search::Best best = {-1, {}};
+  for (std::uint32_t set = candidates.set; set != 0; set &= set - 1) {
+    const int code = candidates.lowest + __ffs(static_cast<int>(set)) - 1;
+    const search::Sums sums = sums_at<Levels>(space, x, code);
+    if (best.code < 0 || search::compare_sse(space, block, code, sums, best.code, best.sums) < 0) best = {code, sums};
+  }
+  return best.code;
 }
 
 /// Eight elements' codes, the first in the lowest nibble.
