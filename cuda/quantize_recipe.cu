@@ -20,7 +20,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "cuda/runtime.cuh"
+#include "cuda/launch.cuh"
 #include "formats/pack.hpp"
 #include "sim/quotient.hpp"
 
@@ -270,6 +270,7 @@ __global__ void __launch_bounds__(256) naive_kernel(sim::RecipeTensor tensor, in
   __shared__ Scaling scalings[code_count];
   for (int code = threadIdx.x; code < code_count; code += blockDim.x) scalings[code] = scaling<row>(tensor, code);
   __syncthreads();
+  cudaGridDependencySynchronize();
   for_each_block(x, count, [&](std::int64_t b, const Words<T>& words) {
     const Elements e = elements(words);
     const float v = sim::block_value(r, tensor, e.amax);
@@ -375,6 +376,7 @@ __global__ void __launch_bounds__(256)
     candidates[code] = {2 * scaling<row>(tensor, code).factor, e4m3_value(code) * amax_over_range};
   }
   __syncthreads();
+  cudaGridDependencySynchronize();
   for_each_block(x, count, [&](std::int64_t b, const Words<T>& words) {
     const Elements e = elements(words);
     const float v = sim::block_value(r, tensor, e.amax);
@@ -409,15 +411,6 @@ __global__ void __launch_bounds__(256)
 
 using Launch = void (*)(Stream&, const sim::RecipeTensor&, const Matrix&, std::uint8_t*, std::uint8_t*);
 
-/// CTAs of 256 threads that a device holds at once, at most what there is to do.
-template <class Kernel>
-unsigned grid_for(const Stream& stream, Kernel kernel, std::int64_t count) {
-  int at_once = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&at_once, kernel, 256, 0), "occupancy");
-  const int processors = devices()[static_cast<std::size_t>(stream.device())].processors;
-  return std::min(grid_of(count, 256), static_cast<unsigned>(at_once * processors));
-}
-
 template <int row>
 void launch(Stream& stream, const sim::RecipeTensor& tensor, const Matrix& matrix, std::uint8_t* scales,
             std::uint8_t* codes) {
@@ -426,16 +419,15 @@ void launch(Stream& stream, const sim::RecipeTensor& tensor, const Matrix& matri
   with_type(matrix.type, matrix.x, [&](const auto* x) {
     using T = std::remove_cvref_t<decltype(*x)>;
     if constexpr (is_naive(sim::all_recipes[row])) {
-      const unsigned grid = grid_for(stream, naive_kernel<row, T>, count);
-      naive_kernel<row><<<grid, 256, 0, handle(stream)>>>(tensor, block_size, count, x, scales, codes);
+      const auto kernel = naive_kernel<row, T>;
+      launch_early(stream, kernel, filling_grid(stream, kernel, 256, count, 256), 256, tensor, block_size, count, x,
+                   scales, codes);
     } else {
-      const unsigned grid = grid_for(stream, four_over_six_kernel<row, T>, count);
-      const float amax_over_range = tensor.amax / tensor.range;
-      four_over_six_kernel<row>
-          <<<grid, 256, 0, handle(stream)>>>(tensor, amax_over_range, block_size, count, x, scales, codes);
+      const auto kernel = four_over_six_kernel<row, T>;
+      launch_early(stream, kernel, filling_grid(stream, kernel, 256, count, 256), 256, tensor,
+                   tensor.amax / tensor.range, block_size, count, x, scales, codes);
     }
   });
-  check_launch(sim::all_recipes[row].name);
 }
 
 template <int row>
@@ -462,9 +454,6 @@ Launch find_launch(const search::RecipeTask& task, int block, int tile_rows, con
                    const std::uint8_t* codes) {
   constexpr int rows = std::size(sim::all_recipes);
   const std::ptrdiff_t row = task.recipe - sim::all_recipes;
-  const auto aligned = [](const void* at, std::uintptr_t bytes) {
-    return reinterpret_cast<std::uintptr_t>(at) % bytes == 0;
-  };
   if (row < 0 || row >= rows || task.format != formats::find_block_format(task.recipe->format)) return nullptr;
   if (block != block_size || tile_rows != 1 || matrix.cols % block_size != 0) return nullptr;
   if (!is_moderate(task.tensor) || !aligned(matrix.x, 16) || !aligned(codes, 8)) return nullptr;
